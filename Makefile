@@ -1,0 +1,47 @@
+# `make` lists the targets. Each of them builds .venv first when it is missing or out of date.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+MIRROR ?=
+RECIPE ?= simplenet
+# More options for `chainrule train`, e.g. make train ARGS="--epochs 30 --seed 1"
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup download train test lint check clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## build .venv from constraints.txt
+
+# PIP_CONSTRAINT holds for the build environment as well, so that nothing is installed unpinned.
+$(READY): pyproject.toml constraints.txt
+	@rm -f $@
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chainrule needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 setup")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what constraints.txt names into $(VENV) (PyTorch is large; a few minutes the first time) ..."
+	@PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+download: $(READY)  ## fetch MNIST, verified, into data/ (MIRROR=folder-or-URL to take it from elsewhere)
+	@$(BIN)/chainrule download mnist $(if $(MIRROR),--mirror '$(MIRROR)') --or-embedded
+
+train: $(READY)  ## train by hand (NumPy) and with PyTorch, side by side, and compare (RECIPE=ann, ARGS=...)
+	@$(BIN)/chainrule train $(RECIPE) --engine both $(ARGS)
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff, mypy and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test  ## everything that must pass before a change lands: lint and test
+
+clean:  ## remove .venv and what the tools leave (not data/ and not runs/)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,64 @@
+"""The command line ``chainrule``: it parses, calls a command, and turns each known error into one line."""
+
+import os
+import sys
+
+import typer
+
+from chainrule import __version__
+from chainrule.errors import ChainruleError
+
+app = typer.Typer(
+    name="chainrule",
+    help="Backpropagation by hand in NumPy, proven against PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"chainrule {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    pass
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit status: 0, 1 (it failed) or 2 (it was used wrongly)."""
+    try:
+        status = app(args=arguments, prog_name="chainrule", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except typer.TyperException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except ChainruleError as error:
+        return _fail(str(error), error.exit_status)
+    except BrokenPipeError:
+        # The reader of our output (`head`, say) has gone. Python would complain again while flushing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"chainrule: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its status."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

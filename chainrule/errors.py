@@ -1,0 +1,21 @@
+"""The errors that a person sees as one line: what is wrong, and what to do."""
+
+
+class ChainruleError(Exception):
+    """Something outside the program is wrong: a file, the network, the disk. Exit status 1."""
+
+    exit_status = 1
+
+
+class WrongUsage(ChainruleError):
+    """The command was given something it does not know. Exit status 2."""
+
+    exit_status = 2
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """``" Did you mean 'ann'?"`` when ``word`` is close to a known name, else an empty string."""
+    import difflib
+
+    matches = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

@@ -1,0 +1,1 @@
+"""The IDX file format: read, write, inspect, map."""
