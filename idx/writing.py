@@ -1,0 +1,181 @@
+"""Writing: an array becomes an IDX file, compressed or not, all at once or not at all."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from idx.casting import as_storable
+from idx.errors import UnsupportedArrayError
+from idx.layout import MAX_SIZE, AnyArray, Header
+
+Compression: TypeAlias = Literal["infer", "none", "gzip", "bzip2", "xz"]
+
+_SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
+_BLOCK = 1 << 20
+
+
+class Writable(Protocol):
+    """A binary file object: the one method that all of them have."""
+
+    def write(self, data: Any, /) -> Any: ...  # noqa: D102
+
+
+Target: TypeAlias = str | os.PathLike[str] | Writable
+
+
+def write(
+    target: Target,
+    array: ArrayLike,
+    *,
+    compression: Compression = "infer",
+    casting: Literal["no", "same_value"] = "no",
+    dtype: DTypeLike | None = None,
+    sync: bool = True,
+) -> None:
+    """Write an array as an IDX file.
+
+    The same array gives the same bytes, compressed or not (by the same version of the compressor: no time and
+    no name is stored). A path is replaced at the end, in one step: a crash leaves the old file or the new
+    one. A file object is written to where it stands, and not closed.
+
+    Args:
+        target: a path or a binary file object.
+        array: uint8, int8, int16, int32, float32 or float64, of 0 to 64 dimensions, any strides and any byte
+        order.
+        compression: ``"gzip"``, ``"bzip2"``, ``"xz"`` or ``"none"``; by default what the suffix of the path
+            says (``.gz``, ``.bz2``, ``.xz``), none for a file object.
+        casting: ``"same_value"`` converts a type that IDX has not to the nearest one that it has, if no value
+        changes.
+        dtype: the type to store instead of the array's own, again only if no value changes.
+        sync: wait until the bytes are on the disk, so that they outlive a crash of the machine and not of
+            this program alone.
+
+    Raises:
+        UnsupportedArrayError: IDX has no such type, size or value.
+        OSError: the file cannot be written; the old one is as it was.
+    """
+    stored = as_storable(array, casting, dtype)
+    if stored.size and max(stored.shape, default=0) > MAX_SIZE:
+        raise UnsupportedArrayError(f"found shape {stored.shape}, expected sizes of at most {MAX_SIZE}")
+    if not isinstance(target, str | os.PathLike):
+        _write_stream(target, stored, "none" if compression == "infer" else compression)
+        return
+    path = Path(os.fsdecode(target))
+    if compression == "infer":
+        compression = compression_for(path)
+    with replacing(path, sync=sync) as file:
+        _write_stream(file, stored, compression)
+
+
+def compression_for(path: Path) -> Compression:
+    """What the suffix of ``path`` says about its compression."""
+    if path.suffix.lower() == ".zip":
+        raise UnsupportedArrayError(
+            f"{path}: idx reads zip archives and does not write them; expected .gz, .bz2 or .xz"
+        )
+    return _SUFFIXES.get(path.suffix.lower(), "none")  # type: ignore[return-value]
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[io.FileIO]:
+    """A file to write to that takes the place of ``path`` when all went well, and vanishes otherwise.
+
+    A link is followed, so that it stays a link. The new file has the permissions of the one it replaces. What
+    is not a regular file (``/dev/stdout``, a pipe) is written to directly."""
+    path = Path(os.path.realpath(path))
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and not stat.S_ISREG(mode):
+        with io.FileIO(path, "w") as file:
+            yield file
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    file = io.FileIO(temporary, "x")
+    try:
+        with file:
+            if mode is not None:
+                os.chmod(temporary, stat.S_IMODE(mode))  # noqa: PTH101
+            yield file
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _write_stream(file: Writable, array: AnyArray, compression: Compression) -> None:
+    if compression == "none":
+        _write_plain(file, array)
+        return
+    with _compressor(file, compression) as packed:
+        _write_plain(packed, array)
+
+
+def _compressor(file: Writable, compression: Compression) -> Any:
+    whole: Any = _Whole(file)
+    match compression:
+        case "gzip":
+            return gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=whole, mtime=0)
+        case "bzip2":
+            return bz2.BZ2File(whole, "wb")
+        case "xz":
+            return lzma.LZMAFile(whole, "wb")
+    raise ValueError(f'compression must be "infer", "none", "gzip", "bzip2" or "xz", not {compression!r}')
+
+
+def _write_plain(file: Writable, array: AnyArray) -> None:
+    header = Header(array.dtype.newbyteorder("="), array.shape)
+    _write_all(file, header.encode())
+    if array.flags.c_contiguous and array.dtype == header.stored_dtype:
+        _write_all(file, array.reshape(-1).view(np.uint8).data)
+        return
+    # Block by block, so that neither other strides nor the other byte order cost a copy of the array.
+    blocks = np.nditer(  # type: ignore[call-overload]  # its "contig" is not among the known flags
+        array,
+        flags=["external_loop", "buffered", "zerosize_ok"],
+        op_flags=[["readonly", "contig"]],
+        op_dtypes=[header.stored_dtype],
+        order="C",
+        casting="equiv",
+        buffersize=_BLOCK // array.itemsize,
+    )
+    for block in blocks:
+        _write_all(file, block.view(np.uint8).data)
+
+
+def _write_all(file: Writable, data: bytes | memoryview) -> None:
+    """Write all of ``data``: an unbuffered file may take a part of it at a time."""
+    rest = memoryview(data)
+    while rest:
+        count = file.write(rest)
+        if count is None and isinstance(file, io.RawIOBase):
+            raise BlockingIOError("a non-blocking file object does not take the data")
+        rest = rest[count:] if count is not None else rest[:0]
+
+
+class _Whole(io.RawIOBase):
+    """A file whose `write` takes everything, which the compressors rely on."""
+
+    def __init__(self, file: Writable) -> None:
+        self._file = file
+
+    def write(self, data: Any, /) -> int:
+        _write_all(self._file, data)
+        return memoryview(data).nbytes
+
+    def writable(self) -> bool:
+        return True

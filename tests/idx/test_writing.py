@@ -1,0 +1,161 @@
+import errno
+import gzip
+import io
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import idx
+
+ARRAY = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+
+
+def written(array, **options):
+    file = io.BytesIO()
+    idx.write(file, array, **options)
+    return file.getvalue()
+
+
+def test_the_bytes_of_a_file():
+    assert written(np.array([[1, -2]], np.int16)) == bytes.fromhex("00000b02 00000001 00000002 0001 fffe")
+    assert written(np.float32(1.5)) == bytes.fromhex("00000d00 3fc00000")
+
+
+@pytest.mark.parametrize("dtype", [">i2", "<i2", ">f8", "<f8", "u1"])
+def test_any_byte_order_and_strides(dtype):
+    array = np.arange(24).astype(dtype).reshape(2, 3, 4)
+    for view in (
+        array,
+        array.T,
+        array[::-1, ::2, 1:],
+        array.transpose(1, 0, 2),
+        np.broadcast_to(array[0, 0, 0], (3, 2)),
+    ):
+        assert idx.read(written(view)).tolist() == view.tolist()
+
+
+def test_64_dimensions():
+    array = np.full((1,) * 63 + (2,), 3, np.float64)
+    assert idx.read(written(array)).shape == array.shape
+    assert idx.read(written(array[..., ::-1])).shape == array.shape
+
+
+def test_larger_than_a_block():
+    array = np.arange(3_000_000, dtype=np.float32).reshape(3, 1000, 1000).transpose(2, 0, 1)
+    assert np.array_equal(idx.read(written(array)), array)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".GZ"])
+def test_compression_by_suffix(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    idx.write(path, ARRAY)
+    beginning = {
+        "": b"\0\0\x08\x03",
+        ".gz": b"\x1f\x8b",
+        ".bz2": b"BZh",
+        ".xz": b"\xfd7zXZ",
+        ".GZ": b"\x1f\x8b",
+    }
+    assert path.read_bytes().startswith(beginning[suffix])
+    assert np.array_equal(idx.read(path), ARRAY)
+
+
+def test_compression_by_argument(tmp_path):
+    idx.write(tmp_path / "x.gz", ARRAY, compression="none")
+    assert (tmp_path / "x.gz").stat().st_size == 16 + 24
+    assert gzip.decompress(written(ARRAY, compression="gzip")) == written(ARRAY)
+    with pytest.raises(ValueError, match="compression must be"):
+        written(ARRAY, compression="zstd")
+    with pytest.raises(idx.UnsupportedArrayError, match="does not write"):
+        idx.write(tmp_path / "x.zip", ARRAY)
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "bzip2", "xz"])
+def test_the_same_array_gives_the_same_bytes(tmp_path, compression, monkeypatch):
+    first = written(ARRAY, compression=compression)
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    idx.write(tmp_path / "with-a-name", ARRAY, compression=compression)
+    assert (tmp_path / "with-a-name").read_bytes() == first
+
+
+class FailsAt:
+    """A file object that fails when more than ``limit`` bytes have been written."""
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def write(self, data):
+        self.limit -= memoryview(data).nbytes
+        if self.limit < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    idx.write(path, ARRAY)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        idx.write(path, ARRAY[::-1])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError, match="No space"):
+        idx.write(FailsAt(20), ARRAY)
+
+
+def test_an_array_that_cannot_be_stored_leaves_nothing(tmp_path):
+    with pytest.raises(idx.UnsupportedArrayError):
+        idx.write(tmp_path / "x", np.array(["a"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_permissions_are_those_of_the_umask_or_of_the_old_file(tmp_path):
+    path = tmp_path / "x"
+    before = os.umask(0o027)
+    try:
+        idx.write(path, ARRAY)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        path.chmod(0o600)
+        idx.write(path, ARRAY)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    idx.write(tmp_path / "link", ARRAY)
+    assert (tmp_path / "link").is_symlink()
+    assert np.array_equal(idx.read(tmp_path / "file"), ARRAY)
+
+
+def test_a_device_is_written_to_and_not_replaced():
+    idx.write("/dev/null", ARRAY)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+class ThreeBytesAtATime(io.RawIOBase):
+    def __init__(self):
+        self.data = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.data += bytes(data[:3])
+        return len(data[:3])
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "xz"])
+def test_a_file_object_that_takes_a_part_at_a_time(compression):
+    file = ThreeBytesAtATime()
+    idx.write(file, ARRAY, compression=compression)
+    assert np.array_equal(idx.read(file.data), ARRAY)
+    assert not file.closed
