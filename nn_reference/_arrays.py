@@ -1,0 +1,29 @@
+"""What every file of the package shares: the array type and the checks at the door."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+def check_floating(owner: str, name: str, x: object) -> None:
+    """Raise TypeError unless ``x`` is an array of real or complex floating-point numbers."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{owner}: {name} is a {type(x).__name__}, expected a NumPy array")
+    if not np.issubdtype(x.dtype, np.inexact):
+        raise TypeError(f"{owner}: {name} is {x.dtype}, expected floating point, as x.astype(np.float32)")
+
+
+def check_choice(owner: str, name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{owner}: {name}={value!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def refuse(owner: str, **options: object) -> None:
+    """Raise NotImplementedError naming the first option of torch that was asked for and is not here."""
+    for name, value in options.items():
+        if value:
+            raise NotImplementedError(f"{owner}: {name}={value!r} is not supported by nn_reference")

@@ -1,0 +1,7 @@
+"""Optimizers, by the names and arguments of ``torch.optim``."""
+
+from nn_reference.optim.adam import Adam, AdamW
+from nn_reference.optim.optimizer import Optimizer
+from nn_reference.optim.sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]

@@ -1,0 +1,140 @@
+"""Adam and AdamW: a step size for each element of its own."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nn_reference._arrays import Array
+from nn_reference.module import Parameter
+from nn_reference.optim.optimizer import Optimizer
+
+
+def update(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    v_max: Array | None = None,
+) -> None:
+    """Change the parameter w and the moments m and v in place, all of one shape; g is left as it is.
+
+    With t = ``step``, counted from 1::
+
+        m = beta1 m + (1 - beta1) g         average of the gradient
+        v = beta2 v + (1 - beta2) g^2       average of its square
+        m^ = m / (1 - beta1^t)              m and v start at 0: this makes up for it,
+        v^ = v / (1 - beta2^t)              since E(m) = (1 - beta1^t) E(g) for a constant E(g)
+        w = w - lr m^ / (sqrt(v^) + eps)
+
+    so an element moves by about lr whatever the size of its gradient. With ``v_max`` (amsgrad) the largest v
+    so far takes its place. Sources: Kingma and Ba (2015), algorithm 1; Reddi, Kale and Kumar (2018).
+    """
+    beta1, beta2 = betas
+    scratch = np.subtract(g, m)
+    scratch *= 1 - beta1
+    m += scratch  # beta1 m + (1 - beta1) g = m + (1 - beta1) (g - m)
+    np.multiply(g, g, out=scratch)
+    scratch *= 1 - beta2
+    v *= beta2
+    v += scratch
+    if v_max is not None:
+        v = np.maximum(v_max, v, out=v_max)
+    np.sqrt(v, out=scratch)
+    scratch /= math.sqrt(1 - beta2**step)
+    scratch += eps
+    np.divide(m, scratch, out=scratch)
+    scratch *= lr / (1 - beta1**step)
+    w -= scratch
+
+
+class Adam(Optimizer):
+    """``torch.optim.Adam``; `update` has the formulas.
+
+    ``weight_decay`` is added to the gradient as ``weight_decay w``; with ``decoupled_weight_decay`` it
+    shrinks w by the factor ``1 - lr weight_decay`` instead.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "maximize": maximize,
+                "decoupled_weight_decay": decoupled_weight_decay,
+            },
+        )
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        super()._check(settings)
+        if not all(0 <= beta < 1 for beta in settings["betas"]):
+            raise ValueError(f"{type(self).__name__}: betas={settings['betas']}, expected each in [0, 1)")
+
+    def _update(self, parameter: Parameter, grad: Array, group: Mapping[str, Any]) -> None:
+        w = parameter.data
+        if parameter not in self.state:
+            names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+            self.state[parameter] = {"step": 0, **{name: np.zeros_like(w) for name in names}}
+        state = self.state[parameter]
+        state["step"] += 1
+        lr, weight_decay = float(group["lr"]), float(group["weight_decay"])
+        if group["maximize"]:
+            grad = -grad
+        if weight_decay and group["decoupled_weight_decay"]:
+            w *= 1 - lr * weight_decay
+        elif weight_decay:
+            grad = grad + weight_decay * w
+        beta1, beta2 = group["betas"]
+        betas = (float(beta1), float(beta2))
+        v_max = state["max_exp_avg_sq"] if group["amsgrad"] else None
+        update(w, grad, state["exp_avg"], state["exp_avg_sq"], state["step"], lr, betas, group["eps"], v_max)
+
+
+class AdamW(Adam):
+    """``torch.optim.AdamW``: Adam whose weight decay does not pass through the moments.
+
+    Added to the gradient, the decay would be divided by sqrt(v) like the rest, and weights with large
+    gradients would decay least. Source: Loshchilov and Hutter (2019).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            decoupled_weight_decay=True,
+        )

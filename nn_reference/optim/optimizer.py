@@ -1,0 +1,128 @@
+"""What SGD and Adam share: groups of parameters, their state, and how it is saved."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nn_reference._arrays import Array
+from nn_reference.module import Parameter
+
+
+class Optimizer:
+    """``torch.optim.Optimizer``: changes parameters in place, from their gradients.
+
+    ``params`` holds `Parameter` objects, or dicts such as ``{"params": [...], "lr": 0.1}`` with settings of
+    their own; the other settings of a group are the ``defaults``. ``param_groups`` are these dicts, which
+    schedulers change; ``state`` has the arrays that each parameter's update remembers.
+    """
+
+    def __init__(
+        self, params: Iterable[Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]
+    ) -> None:
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Parameter, dict[str, Any]] = {}
+        given: list[Any] = list(params)
+        if not given:
+            raise ValueError(f"{type(self).__name__}: no parameters")
+        if not isinstance(given[0], dict):
+            given = [{"params": given}]
+        for group in given:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add parameters with settings of their own."""
+        name = type(self).__name__
+        unknown = [key for key in group if key != "params" and key not in self.defaults]
+        if unknown:
+            raise ValueError(f"{name}: {unknown[0]!r} is not a setting; there are {', '.join(self.defaults)}")
+        params = group["params"]
+        params = [params] if isinstance(params, Parameter) else list(params)
+        seen = [p for other in self.param_groups for p in other["params"]]
+        for parameter in params:
+            if not isinstance(parameter, Parameter):
+                raise TypeError(f"{name}: found a {type(parameter).__name__}, expected a Parameter")
+            if parameter in seen:
+                raise ValueError(f"{name}: a parameter is listed twice")
+            seen.append(parameter)
+        settings = {**self.defaults, **{key: value for key, value in group.items() if key != "params"}}
+        self._check(settings)
+        self.param_groups.append({"params": params, **settings})
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        """Raise ValueError for a setting out of its range."""
+        for key in ("lr", "eps", "weight_decay", "momentum"):
+            if key in settings and not settings[key] >= 0:
+                raise ValueError(f"{type(self).__name__}: {key}={settings[key]}, expected at least 0")
+
+    def zero_grad(self) -> None:
+        """Forget the gradient of every parameter."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.zero_grad()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Change every parameter that has a gradient.
+
+        ``closure``, if given, is called first to compute the gradients; what it returns is returned.
+        """
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+        return loss
+
+    def _update(self, parameter: Parameter, grad: Array, group: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of the settings and the state, with numbers in place of the parameters, as torch."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        number = {p: i for i, p in enumerate(parameters)}
+        state = {number[p]: {k: np.copy(v)[()] for k, v in self.state[p].items()} for p in self.state}
+        groups = [{**group, "params": [number[p] for p in group["params"]]} for group in self.param_groups]
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned, of this optimizer or torch's of the same name.
+
+        Raises ValueError, with nothing changed, when groups, their sizes or the shapes of arrays differ.
+        """
+        name = type(self).__name__
+        groups = state_dict["param_groups"]
+        sizes = [len(group["params"]) for group in self.param_groups]
+        if [len(group["params"]) for group in groups] != sizes:
+            found = [len(group["params"]) for group in groups]
+            raise ValueError(f"{name}.load_state_dict: groups of {found} parameters, expected {sizes}")
+        new_state: dict[Parameter, dict[str, Any]] = {}
+        for mine, theirs in zip(self.param_groups, groups, strict=True):
+            for parameter, number in zip(mine["params"], theirs["params"], strict=True):
+                entry = state_dict["state"].get(number)
+                if entry is not None:
+                    new_state[parameter] = self._restore(parameter, entry)
+        self.state = new_state
+        for mine, theirs in zip(self.param_groups, groups, strict=True):
+            mine.update({key: value for key, value in theirs.items() if key in mine and key != "params"})
+
+    def _restore(self, parameter: Parameter, entry: Mapping[str, Any]) -> dict[str, Any]:
+        restored: dict[str, Any] = {}
+        for key, value in entry.items():
+            if key == "step":
+                restored[key] = int(value)
+            elif value is not None:
+                if np.shape(value) != parameter.shape:
+                    raise ValueError(
+                        f"{type(self).__name__}.load_state_dict: {key} has shape {np.shape(value)}, "
+                        f"expected {parameter.shape}"
+                    )
+                restored[key] = np.array(value, parameter.dtype)
+        return restored
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join([*lines, ")"])

@@ -1,0 +1,39 @@
+"""The rectified linear unit, ``max(x, 0)``."""
+
+import numpy as np
+
+from nn_reference._arrays import Array, refuse
+from nn_reference.module import Layer
+
+
+def forward(x: Array, out: Array | None = None) -> tuple[Array, Array]:
+    """Compute ``y = max(x, 0)``, element by element; the cache is y.
+
+    Complex numbers are compared by their real part, which is what a complex step needs.
+    """
+    y = np.maximum(x, 0, out=out)
+    return y, y
+
+
+def backward(cache: Array, grad_y: Array, out: Array | None = None) -> Array:
+    """Return ``grad_x``: ``grad_y`` where x > 0, else 0.
+
+    dy/dx is 1 for x > 0 and 0 for x < 0. At the kink x = 0 there is no derivative, and any number between 0
+    and 1 is a subgradient; like PyTorch we take 0. As ``y > 0`` exactly where ``x > 0``, the output is
+    enough, and x need not be kept. Source: Nair and Hinton (2010).
+    """
+    return np.multiply(grad_y, cache > 0, out=out)
+
+
+class ReLU(Layer):
+    """``torch.nn.ReLU``."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        refuse("ReLU", inplace=inplace)
+
+    def _forward(self, x: Array) -> tuple[Array, Array]:
+        return forward(x)
+
+    def _backward(self, cache: Array, grad_y: Array, need_grad_x: bool) -> Array:
+        return backward(cache, grad_y)

@@ -1,0 +1,106 @@
+"""Softmax and its logarithm: scores to probabilities."""
+
+import numpy as np
+
+from nn_reference._arrays import Array
+from nn_reference.module import Layer
+
+Cache = tuple[Array, int]
+
+
+def exponentials(x: Array, axis: int) -> tuple[Array, Array, Array]:
+    """Return ``x - max(x)``, its exponentials ``e``, and ``rest``, where ``sum(e) = 1 + rest``.
+
+    Subtracting the maximum changes no probability, since exp(x - m) / sum exp(x - m) = exp(x) / sum exp(x),
+    and no exponential overflows. The largest term is then exactly 1, and ``rest`` is the sum of all the
+    others. Kept apart, it stays accurate when it is far below the rounding error of 1: log(sum(e)) is
+    ``log1p(rest)``, and the probability of all but the likeliest class is ``rest / (1 + rest)``.
+    """
+    top = np.expand_dims(x.argmax(axis), axis)
+    shifted = x - np.take_along_axis(x, top, axis)
+    e = np.exp(shifted)
+    np.put_along_axis(e, top, 0, axis)
+    rest = e.sum(axis, keepdims=True)
+    np.put_along_axis(e, top, 1, axis)
+    return shifted, e, rest
+
+
+def forward(x: Array, dim: int) -> tuple[Array, Cache]:
+    """Compute ``y_i = exp(x_i) / sum_j exp(x_j)`` along the axis ``dim``."""
+    _, y, rest = exponentials(x, dim)
+    y /= 1 + rest
+    return y, (y, dim)
+
+
+def backward(cache: Cache, grad_y: Array) -> Array:
+    """Return ``grad_x = y * (grad_y - sum_i grad_y_i y_i)``.
+
+    By the quotient rule ``dy_i/dx_j = y_i ([i = j] - y_j)``: every output depends on every input, so
+
+        dL/dx_j = sum_i grad_y_i y_i ([i = j] - y_j) = y_j (grad_y_j - sum_i grad_y_i y_i)
+
+    The probabilities sum to 1, so adding the same number to each grad_y_i changes nothing: an upstream
+    gradient of ones gives zero. Source: Bridle (1990).
+    """
+    y, dim = cache
+    grad_x: Array = y * (grad_y - (grad_y * y).sum(dim, keepdims=True))
+    return grad_x
+
+
+def log_forward(x: Array, dim: int) -> tuple[Array, Cache]:
+    """Compute ``y_i = log softmax(x)_i = x_i - log sum_j exp(x_j)`` along the axis ``dim``."""
+    y, _, rest = exponentials(x, dim)
+    y -= np.log1p(rest)
+    return y, (y, dim)
+
+
+def log_backward(cache: Cache, grad_y: Array) -> Array:
+    """Return ``grad_x = grad_y - exp(y) sum_i grad_y_i``.
+
+    ``dy_i/dx_j = [i = j] - softmax(x)_j``, and softmax(x) is exp(y), so
+
+        dL/dx_j = sum_i grad_y_i ([i = j] - exp(y_j)) = grad_y_j - exp(y_j) sum_i grad_y_i
+    """
+    y, dim = cache
+    grad_x: Array = grad_y - np.exp(y) * grad_y.sum(dim, keepdims=True)
+    return grad_x
+
+
+class Softmax(Layer):
+    """``torch.nn.Softmax``; ``dim`` must be given."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        if dim is None:
+            raise ValueError(
+                f"{type(self).__name__}: dim=None is not supported, name the axis of the classes"
+            )
+        self.dim = dim
+
+    def _forward(self, x: Array) -> tuple[Array, Cache]:
+        self._check_dim(x)
+        return forward(x, self.dim)
+
+    def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
+        return backward(cache, grad_y)
+
+    def _check_dim(self, x: Array) -> None:
+        if not -x.ndim <= self.dim < x.ndim:
+            raise ValueError(
+                f"{type(self).__name__}: input has shape {x.shape}, which has no dimension {self.dim}"
+            )
+
+    def extra_repr(self) -> str:
+        """Return the arguments as torch shows them."""
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Softmax):
+    """``torch.nn.LogSoftmax``; ``dim`` must be given."""
+
+    def _forward(self, x: Array) -> tuple[Array, Cache]:
+        self._check_dim(x)
+        return log_forward(x, self.dim)
+
+    def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
+        return log_backward(cache, grad_y)
