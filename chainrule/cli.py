@@ -6,6 +6,8 @@ import sys
 import typer
 
 from chainrule import __version__
+from chainrule.commands.datasets import datasets
+from chainrule.commands.download import download
 from chainrule.errors import ChainruleError
 
 app = typer.Typer(
@@ -29,6 +31,10 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     pass
+
+
+app.command()(datasets)
+app.command()(download)
 
 
 def run(arguments: list[str] | None = None) -> int:

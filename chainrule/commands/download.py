@@ -1,0 +1,46 @@
+"""``chainrule download``: bring data sets from their mirrors."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def download(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Data sets: mnist (the default), fashion-mnist, kmnist, qmnist."),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL-or-folder", help="Take the files from here: a folder, file://, http:// or https://."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="The folder for the data sets. [default: $CHAINRULE_DATA, else ./data]"),
+    ] = None,
+    or_embedded: Annotated[
+        bool,
+        typer.Option(
+            "--or-embedded", help="Exit 0 without them too: training then uses the embedded digits."
+        ),
+    ] = False,
+) -> None:
+    """Download data sets, each file verified by its published SHA-256.
+
+    Mirrors are tried in turn, and files that are here and verified are kept. A mirror of your own may
+    be a folder with the four files, or with torchvision's tree (MNIST/raw/...).
+
+    Example: chainrule download mnist fashion-mnist --mirror ~/copies
+    """
+    from chainrule import download as downloading
+
+    try:
+        downloading.download(names or ["mnist"], root.expanduser() if root else None, mirror)
+    except downloading.DownloadFailed as failure:
+        for line in failure.lines:
+            print(line, file=sys.stdout if or_embedded else sys.stderr)
+        raise typer.Exit(0 if or_embedded else 1) from None
