@@ -8,6 +8,7 @@ import typer
 from chainrule import __version__
 from chainrule.commands.datasets import datasets
 from chainrule.commands.download import download
+from chainrule.commands.train import train
 from chainrule.errors import ChainruleError
 
 app = typer.Typer(
@@ -20,6 +21,10 @@ app = typer.Typer(
 )
 
 
+for command in (download, datasets, train):
+    app.command()(command)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         print(f"chainrule {__version__}")
@@ -28,22 +33,23 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     pass
 
 
-app.command()(datasets)
-app.command()(download)
-
-
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 1 (it failed) or 2 (it was used wrongly)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without · or ² shows ? in its place
     try:
         status = app(args=arguments, prog_name="chainrule", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except typer.TyperException as error:
-        return _fail(error.format_message(), error.exit_code)
+        return _fail(error.format_message().replace("Value error, ", ""), error.exit_code)
     except ChainruleError as error:
         return _fail(str(error), error.exit_status)
     except BrokenPipeError:

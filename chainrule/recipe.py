@@ -182,7 +182,8 @@ def _resolve(
 ) -> tuple[tuple[Part, ...], tuple[tuple[int, ...], ...]]:
     """Follow the shape of one example through the layers, and fill in the sizes that follow from it."""
     shape = tuple(input_shape)
-    resolved, shapes = [], []
+    resolved: list[Part] = []
+    shapes: list[tuple[int, ...]] = []
     for layer in layers:
         arguments = layer.arguments
         if not layer.name:

@@ -1,1 +1,5 @@
-"""The same networks in PyTorch."""
+"""The same networks and training steps in PyTorch."""
+
+from torch_impl.engine import Data, TorchEngine
+
+__all__ = ["Data", "TorchEngine"]

@@ -1,0 +1,135 @@
+"""The two engines behind one interface: what the training loop needs of either."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+import nn_reference
+from chainrule.errors import ChainruleError
+from chainrule.recipe import Recipe
+
+
+class Engine(Protocol):
+    """A network, its loss and its optimizer. ``data`` is whatever ``put`` returned."""
+
+    name: str
+
+    def put(self, images: np.ndarray, labels: np.ndarray, mean: float, std: float) -> Any:
+        """Bring uint8 images (N, H, W) and labels (N,) to where the engine computes, normalised."""
+
+    def train_step(self, data: Any, batch: np.ndarray) -> tuple[Any, Any]:
+        """Learn from the examples with these indices; return their mean loss and how many were right."""
+
+    def evaluate(self, data: Any, batch_size: int = 1000) -> tuple[float, np.ndarray]:
+        """Return the mean loss and the outputs, (N, classes)."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return parameters and buffers under PyTorch's keys."""
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Take parameters and buffers under PyTorch's keys."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images (N, H, W), normalised, in float32, and labels (N,) in int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class NumpyEngine:
+    """A network, its loss and its optimizer from ``nn_reference``."""
+
+    name = "numpy"
+
+    def __init__(self, network: Any, criterion: Any, optimizer: Any):
+        self.network = network
+        self.criterion = criterion
+        self.optimizer = optimizer
+
+    def put(self, images: np.ndarray, labels: np.ndarray, mean: float, std: float) -> Data:
+        """Return uint8 images as ``(pixel / 255 - mean) / std`` in float32, with their labels."""
+        pixels = images.astype(np.float32)
+        pixels /= 255
+        pixels -= mean
+        pixels /= std
+        return Data(pixels, labels.astype(np.int64))
+
+    def train_step(self, data: Data, batch: np.ndarray) -> tuple[Any, Any]:
+        """Learn from the examples whose indices are ``batch``.
+
+        Returns their mean loss and how many were read correctly, before the step.
+        """
+        images, labels = data.images[batch], data.labels[batch]
+        self.network.train()
+        logits = self.network(images)
+        loss = self.criterion(logits, labels)
+        self.optimizer.zero_grad()
+        self.network.backward(self.criterion.backward(), input_grad=False)
+        self.optimizer.step()
+        return float(loss), np.count_nonzero(logits.argmax(1) == labels)
+
+    def evaluate(self, data: Data, batch_size: int = 1000) -> tuple[float, np.ndarray]:
+        """Return the mean loss over ``data`` and the network's outputs, (N, classes), in eval mode."""
+        self.network.eval()
+        total, outputs = 0.0, []
+        with nn_reference.no_grad():
+            for start in range(0, len(data.labels), batch_size):
+                labels = data.labels[start : start + batch_size]
+                logits = self.network(data.images[start : start + batch_size])
+                total += float(self.criterion(logits, labels)) * len(labels)
+                outputs.append(logits)
+        return total / len(data.labels), np.concatenate(outputs)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return the network's parameters and buffers as arrays, under PyTorch's keys."""
+        return dict(self.network.state_dict())
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Take parameters and buffers from arrays under PyTorch's keys."""
+        self.network.load_state_dict(state)
+
+
+def torch_is_installed() -> bool:
+    """Tell whether PyTorch is installed, without importing it (that takes seconds)."""
+    from importlib.util import find_spec
+
+    return find_spec("torch") is not None
+
+
+def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engine:
+    """Return the engine ``name`` ("numpy" or "torch") for a recipe, with weights drawn from ``seed``.
+
+    The weights are drawn by ``nn_reference``, whichever the engine: two engines with one seed start equal.
+    Raises ChainruleError when PyTorch is not installed, or has no such device.
+    """
+    network = recipe.build(nn_reference, generator=np.random.default_rng([seed, 0]))
+    if name == "numpy":
+        criterion = recipe.build_loss(nn_reference)
+        return NumpyEngine(
+            network, criterion, recipe.build_optimizer(nn_reference.optim, network.parameters())
+        )
+    engine = _build_torch(recipe, device)
+    engine.load_state_dict(dict(network.state_dict()))
+    return engine
+
+
+def _build_torch(recipe: Recipe, device: str) -> Engine:
+    if not torch_is_installed():
+        raise ChainruleError(
+            "--engine torch needs PyTorch, which is not installed: "
+            "pip install 'chainrule[torch]', or use --engine numpy"
+        )
+    import torch
+
+    from torch_impl import TorchEngine
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ChainruleError(
+            f"--device cuda: PyTorch {torch.__version__} finds no CUDA device here; use --device cpu"
+        )
+    network = recipe.build(torch.nn).to(device)
+    criterion = recipe.build_loss(torch.nn)
+    return TorchEngine(network, criterion, recipe.build_optimizer(torch.optim, network.parameters()), device)

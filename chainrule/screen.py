@@ -1,0 +1,135 @@
+"""What ``chainrule train`` shows: a progress bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chainrule.recipe import Recipe
+from chainrule.training import Progress, Trained
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as ProgressBar
+
+    from agreement import TensorAgreement
+    from chainrule.datasets import Dataset
+
+# A look at the running loss makes CUDA wait for it: a few times a second is enough for the eye.
+_SECONDS_BETWEEN_UPDATES = 0.1
+
+
+class Screen:
+    """Prints to standard output; ``quiet`` prints nothing."""
+
+    def __init__(self, *, quiet: bool = False):
+        self.quiet = quiet
+        self._bar: ProgressBar | None = None
+        self._last_update = 0.0
+
+    def line(self, text: str = "") -> None:
+        """Print one line, above the progress bar where there is one."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        elif not self.quiet:
+            print(text, flush=True)
+
+    def data(self, data: "Dataset") -> None:
+        """Say which data set is used, and why."""
+        counts = f"{len(data.train_labels):,} training and {len(data.test_labels):,} test images"
+        self.line(
+            f"Data     {data.title}: {counts} from {_relative(data.folder)}"
+            + (f" ({data.why})" if data.why else "")
+        )
+
+    def plan(
+        self, recipe: Recipe, engines: list[str], device: str, *, epochs: int, batch_size: int, seed: int
+    ) -> None:
+        """Say what will be trained, and head the table of epochs."""
+        self.line(
+            f"Recipe   {recipe.name}: {recipe.summary}; {epochs} epochs, batches of {batch_size}, seed {seed}"
+        )
+        names = {"numpy": "numpy (by hand)", "torch": f"torch ({device})"}
+        together = ", from the same weights over the same batches" if len(engines) > 1 else ""
+        self.line(f"Engines  {' and '.join(names[engine] for engine in engines)}{together}")
+        self.line()
+        self.line("epoch  engine  train loss  train accuracy  test loss  test accuracy  seconds")
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Show a progress bar while inside, if there is a terminal to show it on."""
+        if self.quiet or not sys.stdout.isatty():
+            yield
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as ProgressBar
+
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        with ProgressBar(*columns, TextColumn("{task.fields[means]}"), transient=True) as bar:
+            self._bar = bar
+            self._task = bar.add_task("", means="")
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def report(self, progress: Progress) -> None:
+        """Move the progress bar."""
+        now = time.monotonic()
+        if self._bar is None or now - self._last_update < _SECONDS_BETWEEN_UPDATES:
+            return
+        self._last_update = now
+        loss, accuracy = progress.means()
+        self._bar.update(
+            self._task,
+            description=f"epoch {progress.epoch} {progress.engine}",
+            completed=progress.batch,
+            total=progress.batches,
+            means=f"loss {loss:.4f}  accuracy {accuracy:.2%}",
+        )
+
+    def epoch(self, train: dict[str, Any], test: dict[str, Any]) -> None:
+        """Print an epoch's row for one engine."""
+        self.line(
+            f"{train['epoch']:5}  {train['engine']:6}  {train['loss']:10.4f}  {train['accuracy']:14.2%}"
+            f"  {test['loss']:9.4f}  {test['accuracy']:13.2%}  {train['seconds']:7.2f}"
+        )
+
+    def results(
+        self, results: list[Trained], comparison: "list[TensorAgreement] | None", folder: Path
+    ) -> None:
+        """Print what was reached, how far the engines agree, and where the files are."""
+        self.line()
+        for result in results:
+            self.line(
+                f"{result.engine:6}  {result.test_accuracy:.2%} of the test images right, "
+                f"{result.seconds:.1f} s of training"
+            )
+        if comparison is not None:
+            self.comparison(comparison)
+        pictures = ", ".join(sorted(file.name for file in folder.glob("*.png")))
+        self.line()
+        self.line(f"Files    {_relative(folder)}/: {pictures}, metrics.csv, summary.json, model.safetensors")
+
+    def comparison(self, rows: "list[TensorAgreement]") -> None:
+        """Print the table of the two engines' differences on one batch."""
+        self.line()
+        self.line("Do the two agree? One batch in float64, with the trained weights:")
+        width = max(len(row.name) for row in rows)
+        self.line(f"{'':{width}}  {'shape':>12}  largest difference  largest value    ratio")
+        for row in rows:
+            shape = "x".join(map(str, row.shape)) or "scalar"
+            self.line(
+                f"{row.name:{width}}  {shape:>12}  {row.largest_difference:18.1e}"
+                f"  {row.largest_value:13.2e}  {row.error:7.1e}"
+                + ("" if row.agrees else "  <- too far apart")
+            )
+        verdict = "They agree: every" if all(row.agrees for row in rows) else "They DISAGREE: not every"
+        self.line(f"{verdict} ratio is at most 1e-12.")
+
+
+def _relative(path: Path) -> str:
+    """Return the path as seen from here when it lies below, else whole."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
