@@ -16,10 +16,11 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from nn_reference import torch_random
 from nn_reference._arrays import Array, check_choice
 from nn_reference.module import Parameter
 
-Generator: TypeAlias = np.random.Generator
+Generator: TypeAlias = np.random.Generator | torch_random.Generator
 Target = TypeVar("Target", Array, Parameter)
 
 _GAINS = {
@@ -44,7 +45,10 @@ def _array(target: Array | Parameter) -> Array:
 def uniform_(target: Target, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Target:
     """Draw from the uniform distribution on [a, b)."""
     array = _array(target)
-    array[...] = (generator or np.random.default_rng()).uniform(a, b, array.shape)
+    if isinstance(generator, torch_random.Generator):
+        array[...] = generator.uniform(a, b, array.shape, array.dtype)
+    else:
+        array[...] = (generator or np.random.default_rng()).uniform(a, b, array.shape)
     return target
 
 

@@ -32,8 +32,7 @@ def spread(grad_loss: Array, reduction: str, count: Any) -> Array:
 def divide(a: Array, count: Any) -> Array:
     """Divide in the dtype of ``a``, quietly giving nan for 0 / 0 (a batch without losses)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Array = np.asarray(a / np.asarray(count, a.dtype))[()]
-    return quotient
+        return np.asarray(a / np.asarray(count, a.dtype))[()]
 
 
 class Loss(Layer):

@@ -1,6 +1,4 @@
-"""Losses of a difference d = x - target: its square (MSE) and its size (L1)."""
-
-import numpy as np
+"""Mean squared error."""
 
 from nn_reference._arrays import Array
 from nn_reference.loss import Loss, reduce, spread
@@ -20,23 +18,6 @@ def backward(cache: Cache, grad_loss: Array) -> Array:
     return 2 * d * spread(grad_loss, reduction, d.size)
 
 
-def l1_forward(x: Array, target: Array, reduction: str = "mean") -> tuple[Array, Cache]:
-    """Compute ``|x - target|``, reduced; x and target have the same shape."""
-    d = x - target
-    sign = np.sign(d.real)
-    return reduce(d * sign, reduction), (sign, reduction)
-
-
-def l1_backward(cache: Cache, grad_loss: Array) -> Array:
-    """Return ``grad_x = sign(x - target) grad_loss``, divided by the number of elements for "mean".
-
-    |d| = d sign(d), and the sign is constant on either side of the kink d = 0; there, like PyTorch, we take
-    0.
-    """
-    sign, reduction = cache
-    return sign * spread(grad_loss, reduction, sign.size)
-
-
 class MSELoss(Loss):
     """``torch.nn.MSELoss``; input and target must have the same shape."""
 
@@ -46,14 +27,3 @@ class MSELoss(Loss):
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
         return backward(cache, grad_y)
-
-
-class L1Loss(Loss):
-    """``torch.nn.L1Loss``; input and target must have the same shape."""
-
-    def _forward(self, x: Array, target: Array) -> tuple[Array, Cache]:
-        self._check_same(x, target)
-        return l1_forward(x, target, self.reduction)
-
-    def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
-        return l1_backward(cache, grad_y)

@@ -1,4 +1,4 @@
-"""Softmax and its logarithm: scores to probabilities."""
+"""Softmax: scores to probabilities."""
 
 import numpy as np
 
@@ -43,27 +43,7 @@ def backward(cache: Cache, grad_y: Array) -> Array:
     gradient of ones gives zero. Source: Bridle (1990).
     """
     y, dim = cache
-    grad_x: Array = y * (grad_y - (grad_y * y).sum(dim, keepdims=True))
-    return grad_x
-
-
-def log_forward(x: Array, dim: int) -> tuple[Array, Cache]:
-    """Compute ``y_i = log softmax(x)_i = x_i - log sum_j exp(x_j)`` along the axis ``dim``."""
-    y, _, rest = exponentials(x, dim)
-    y -= np.log1p(rest)
-    return y, (y, dim)
-
-
-def log_backward(cache: Cache, grad_y: Array) -> Array:
-    """Return ``grad_x = grad_y - exp(y) sum_i grad_y_i``.
-
-    ``dy_i/dx_j = [i = j] - softmax(x)_j``, and softmax(x) is exp(y), so
-
-        dL/dx_j = sum_i grad_y_i ([i = j] - exp(y_j)) = grad_y_j - exp(y_j) sum_i grad_y_i
-    """
-    y, dim = cache
-    grad_x: Array = grad_y - np.exp(y) * grad_y.sum(dim, keepdims=True)
-    return grad_x
+    return y * (grad_y - (grad_y * y).sum(dim, keepdims=True))
 
 
 class Softmax(Layer):
@@ -93,14 +73,3 @@ class Softmax(Layer):
     def extra_repr(self) -> str:
         """Return the arguments as torch shows them."""
         return f"dim={self.dim}"
-
-
-class LogSoftmax(Softmax):
-    """``torch.nn.LogSoftmax``; ``dim`` must be given."""
-
-    def _forward(self, x: Array) -> tuple[Array, Cache]:
-        self._check_dim(x)
-        return log_forward(x, self.dim)
-
-    def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
-        return log_backward(cache, grad_y)
