@@ -21,6 +21,7 @@ from idx.sources import Source, Stream, Trailing, opened
 #: The largest array that `read` makes of a source that may grow without bound: a compressed one, or a pipe.
 DEFAULT_MAX_BYTES = 4 << 30
 
+_SKIPPED_AT_ONCE = 1 << 16
 _HOW_TO_ALLOW = 'trailing="ignore" allows them'
 
 
@@ -88,6 +89,25 @@ def _header(source: Source) -> Header:
         return read_header(stream)
 
 
+def verify(source: Source, *, trailing: Trailing = "error") -> Header:
+    """Read every byte of an IDX file and verify every checksum, without keeping the array: it takes no
+    memory.
+
+    Returns:
+        The header of a file that is in order.
+
+    Raises:
+        IdxError: it is not; see `read`. Arrays that are too large for NumPy are in order.
+        OSError: the file cannot be opened or read.
+    """
+    with opened(source, trailing) as stream:
+        header = read_header(stream)
+        check_size(stream, header, trailing)
+        skip(stream, header, header.size)
+        check_end(stream, header, trailing)
+    return header
+
+
 def read_header(stream: Stream, ndim: int | None = None) -> Header:
     """Read the header from the beginning of ``stream``; check the number of dimensions if one is given."""
     name = stream.name
@@ -134,7 +154,7 @@ def check_size(stream: Stream, header: Header, trailing: Trailing) -> None:
         return
     expected = header.offset + header.nbytes
     if stream.size < expected:
-        raise _truncated(stream, header, stream.size)
+        raise truncated(stream, header, stream.size)
     if stream.size > expected and trailing == "error":
         raise TrailingBytesError(
             f"{stream.name}: offset {expected}: found {stream.size - expected} more bytes, "
@@ -142,7 +162,8 @@ def check_size(stream: Stream, header: Header, trailing: Trailing) -> None:
         )
 
 
-def _truncated(stream: Stream, header: Header, size: int) -> TruncatedError:
+def truncated(stream: Stream, header: Header, size: int) -> TruncatedError:
+    """The error for a ``stream`` that ends after ``size`` bytes."""
     expected = header.offset + header.nbytes
     hint = ""
     swapped = Header(
@@ -185,11 +206,22 @@ def read_elements(stream: Stream, header: Header, count: int) -> AnyArray:
             raw.resize(min(nbytes, 2 * filled), refcheck=False)
             filled += stream.fill(raw.data[filled:])
     if filled < nbytes:
-        raise _truncated(stream, header, stream.position)
+        raise truncated(stream, header, stream.position)
     elements = raw.view(header.stored_dtype)
     if not elements.dtype.isnative:
         elements = elements.byteswap(inplace=True).view(header.dtype)
     return elements
+
+
+def skip(stream: Stream, header: Header, count: int) -> None:
+    """Read ``count`` elements of ``stream`` and keep none."""
+    scratch = memoryview(bytearray(_SKIPPED_AT_ONCE))
+    left = count * header.dtype.itemsize
+    while left:
+        block = stream.fill(scratch[: min(left, len(scratch))])
+        if not block:
+            raise truncated(stream, header, stream.position)
+        left -= block
 
 
 @contextmanager

@@ -139,9 +139,9 @@ def _compressor(file: Writable, compression: Compression) -> Any:
 
 def _write_plain(file: Writable, array: AnyArray) -> None:
     header = Header(array.dtype.newbyteorder("="), array.shape)
-    _write_all(file, header.encode())
+    write_all(file, header.encode())
     if array.flags.c_contiguous and array.dtype == header.stored_dtype:
-        _write_all(file, array.reshape(-1).view(np.uint8).data)
+        write_all(file, array.reshape(-1).view(np.uint8).data)
         return
     # Block by block, so that neither other strides nor the other byte order cost a copy of the array.
     blocks = np.nditer(  # type: ignore[call-overload]  # its "contig" is not among the known flags
@@ -154,10 +154,10 @@ def _write_plain(file: Writable, array: AnyArray) -> None:
         buffersize=_BLOCK // array.itemsize,
     )
     for block in blocks:
-        _write_all(file, block.view(np.uint8).data)
+        write_all(file, block.view(np.uint8).data)
 
 
-def _write_all(file: Writable, data: bytes | memoryview) -> None:
+def write_all(file: Writable, data: bytes | memoryview) -> None:
     """Write all of ``data``: an unbuffered file may take a part of it at a time."""
     rest = memoryview(data)
     while rest:
@@ -174,7 +174,7 @@ class _Whole(io.RawIOBase):
         self._file = file
 
     def write(self, data: Any, /) -> int:
-        _write_all(self._file, data)
+        write_all(self._file, data)
         return memoryview(data).nbytes
 
     def writable(self) -> bool:

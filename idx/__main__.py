@@ -1,0 +1,5 @@
+"""``python -m idx``."""
+
+from idx.cli import main
+
+main()

@@ -1,0 +1,201 @@
+"""Arrays in and out of what people have: ``.npy``, ``.npz``, ``.csv`` and a folder of PNG pictures."""
+
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idx.errors import IdxError, UnsupportedArrayError
+from idx.layout import TYPES, AnyArray
+from idx.progress import Track
+from idx.reading import read
+from idx.writing import replacing, write, write_all
+
+_ROWS_AT_ONCE = 100
+
+
+def kind_of(path: str) -> str:
+    """What ``path`` is or is to be: ``"npy"``, ``"npz"``, ``"csv"``, ``"png"`` (a folder) or ``"idx"``."""
+    if path.endswith(("/", os.sep)) or Path(path).is_dir():
+        return "png"
+    suffix = Path(path.partition("!")[0]).suffix.lower()
+    return suffix[1:] if suffix in (".npy", ".npz", ".csv") else "idx"
+
+
+def load(path: str, track: Track = iter) -> AnyArray:
+    """Read the array at ``path``, whatever its kind.
+
+    Raises:
+        IdxError: the content is not of that kind.
+        OSError: it cannot be opened.
+    """
+    match kind_of(path):
+        case "npy" | "npz":
+            return _load_numpy(path)
+        case "csv":
+            return _load_csv(path)
+        case "png":
+            return _load_pictures(Path(path), track)
+    return read(path)
+
+
+def save(path: str, array: AnyArray, track: Track = iter) -> None:
+    """Write ``array`` to ``path``, in the kind that its name says; a type that IDX has not is converted if it
+    can.
+
+    Raises:
+        UnsupportedArrayError: the array does not fit into that kind.
+        OSError: it cannot be written.
+    """
+    match kind_of(path):
+        case "npy":
+            with replacing(Path(path)) as file:
+                np.save(file, array, allow_pickle=False)
+        case "npz":
+            with replacing(Path(path)) as file:
+                np.savez(file, data=array)
+        case "csv":
+            _save_csv(Path(path), array, track)
+        case "png":
+            _save_pictures(Path(path), array, track)
+        case _:
+            write(path, array, casting="same_value")
+
+
+def _load_numpy(path: str) -> AnyArray:
+    path, _, member = path.partition("!")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            names = loaded.files
+            if not member and len(names) != 1:
+                raise IdxError(
+                    f"{path}: found {len(names)} arrays ({', '.join(names)}), "
+                    f"expected the name of one: {path}!name"
+                )
+            if member and member not in names:
+                raise IdxError(f"{path}: found the arrays {', '.join(names)}, expected {member}")
+            return np.asarray(loaded[member or names[0]])
+    except (EOFError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, IdxError):
+            raise
+        raise IdxError(f"{path}: expected a NumPy file without Python objects ({error})") from None
+
+
+# The first line of a CSV file that `save` wrote: "# idx uint8 60000 28 28".
+_CSV_HEADER = re.compile(r"# idx (\w+)((?: \d+)*)\s*")
+
+
+def _save_csv(path: Path, array: AnyArray, track: Track) -> None:
+    """One line per row of the array, and before them a comment that keeps the type and the shape."""
+    rows = array.reshape(len(array), -1) if array.ndim and array.size else array.reshape(array.size, 1)
+    header = " ".join(["# idx", str(array.dtype.newbyteorder("=")), *map(str, array.shape)])
+    with replacing(path) as file:
+        write_all(file, f"{header}\n".encode())
+        for start in track(range(0, len(rows), _ROWS_AT_ONCE)):
+            lines = [",".join(map(repr, row)) + "\n" for row in rows[start : start + _ROWS_AT_ONCE].tolist()]
+            write_all(file, "".join(lines).encode())
+
+
+def _load_csv(path: str) -> AnyArray:
+    with Path(path).open(encoding="utf-8", errors="replace") as text:
+        first = text.readline()
+    header = _CSV_HEADER.fullmatch(first)
+    names = not header and any(_not_a_number(word) for word in first.split(",")) and not first.startswith("#")
+    known = {str(dtype): dtype for dtype in TYPES.values()}
+    try:
+        if header and header[1] in known:
+            shape = tuple(map(int, header[2].split()))
+            return _load_numbers(path, known[header[1]], names).reshape(shape)
+        return _smallest(_load_numbers(path, np.dtype(np.float64), names))
+    except ValueError as error:
+        raise IdxError(f"{path}: expected rows of numbers with commas between them ({error})") from None
+
+
+def _not_a_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return True
+    return False
+
+
+def _load_numbers(path: str, dtype: np.dtype[Any], names: bool) -> AnyArray:
+    with Path(path).open(encoding="utf-8") as text:
+        lines = text.readlines(1 << 16)
+        if not any(line.strip() and not line.startswith("#") for line in lines):
+            return np.empty(0, dtype)  # loadtxt would warn
+    table: AnyArray = np.loadtxt(path, dtype, delimiter=",", skiprows=int(names), ndmin=2)
+    return table[:, 0] if table.shape[1] == 1 else table
+
+
+def _smallest(array: AnyArray) -> AnyArray:
+    """``array`` in the first integer type of IDX that holds all its values, or as it is."""
+    for dtype in TYPES.values():
+        with np.errstate(invalid="ignore"):
+            if dtype.kind in "iu" and np.array_equal(array.astype(dtype), array):
+                return array.astype(dtype)
+    return array
+
+
+def _save_pictures(path: Path, array: AnyArray, track: Track) -> None:
+    """One PNG per picture: 00000.png and so on. The folder appears when all are written."""
+    from PIL import Image
+
+    if array.dtype != np.uint8 or not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
+        raise UnsupportedArrayError(
+            f"found {array.dtype} {array.shape}, "
+            "expected uint8 of shape (n, height, width) or (n, height, width, 3) to make pictures of"
+        )
+    if 0 in array.shape:
+        raise UnsupportedArrayError(f"found shape {array.shape}, expected at least one picture with pixels")
+    if path.is_dir() and any(path.iterdir()):
+        raise IdxError(f"{path}: found a folder with files in it, expected an empty one or none")
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    temporary.mkdir()
+    try:
+        digits = max(5, len(str(len(array) - 1)))
+        for number in track(range(len(array))):
+            Image.fromarray(array[number]).save(temporary / f"{number:0{digits}}.png")
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _load_pictures(folder: Path, track: Track) -> AnyArray:
+    from PIL import Image
+
+    paths = sorted(folder.glob("*.png"), key=lambda path: _in_natural_order(path.name))
+    if not paths:
+        raise IdxError(f"{folder}: found no .png files, expected a folder of pictures")
+    result: AnyArray | None = None
+    for number, path in enumerate(track(paths)):
+        try:
+            with Image.open(path) as picture:
+                if picture.mode not in ("L", "RGB"):
+                    raise IdxError(f"{path}: found mode {picture.mode}, expected 8-bit grey (L) or RGB")
+                pixels = np.asarray(picture)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise IdxError(f"{path}: expected a PNG picture ({error})") from None
+        if result is None:
+            result = np.empty((len(paths), *pixels.shape), np.uint8)
+        if pixels.shape != result.shape[1:]:
+            raise IdxError(
+                f"{path}: found shape {pixels.shape}, expected {result.shape[1:]} as in {paths[0].name}"
+            )
+        result[number] = pixels
+    assert result is not None
+    return result
+
+
+def _in_natural_order(name: str) -> list[tuple[int, str]]:
+    """A key by which "2.png" comes before "10.png"."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,127 @@
+"""Rows of a source that can only be read forward: a compressed file, a pipe."""
+
+import io
+import math
+import operator
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idx.layout import AnyArray
+from idx.reading import check_end, check_limit, limit_of, read_elements, read_header, shaped, skip
+from idx.sources import Source, Trailing, opened
+
+
+class ForwardReader:
+    """Gives any rows of ``source``: forward where it can, from the beginning again where it must.
+
+    A row is what the first dimension counts; an array without dimensions is one row.
+    """
+
+    def __init__(self, source: Source, max_bytes: int | None, trailing: Trailing) -> None:
+        self._source = source
+        self._max_bytes = max_bytes
+        self._trailing: Trailing = trailing
+        self._rewinds_to: int | None = None
+        if isinstance(source, io.IOBase) and source.seekable():
+            self._rewinds_to = source.tell()
+        self._open()
+
+    def _open(self) -> None:
+        with ExitStack() as stack:
+            self.stream = stack.enter_context(opened(self._source, self._trailing))
+            self.header = read_header(self.stream)
+            self._stack = stack.pop_all()
+        self._count = self.header.shape[0] if self.header.shape else 1
+        self._row_size = math.prod(self.header.shape[1:])
+        self._next = 0  # the row that comes next in the stream; -1 when an error has left that open
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        self._stack.close()
+
+    def select(self, key: Any) -> Any:
+        """``whole_array[key]``, reading only the rows that it needs, for any ``key`` that NumPy knows."""
+        keys = key if isinstance(key, tuple) else (key,)
+        if self.header.shape and keys:
+            first, rest = keys[0], keys[1:]
+            if isinstance(first, slice):
+                return self._select_slice(range(self._count)[first], rest)
+            if isinstance(first, list | np.ndarray) or _is_integer(first):
+                rows = np.asarray(first) if np.size(first) else np.zeros(np.shape(first), np.intp)
+                if rows.dtype == np.bool_ and rows.shape == (self._count,):
+                    rows = np.flatnonzero(rows)
+                if rows.dtype.kind in "iu":
+                    return self._select_rows(rows, rest)
+        whole = self.read_rows(0, self._count)
+        return whole.reshape(self.header.shape)[key]
+
+    def _select_slice(self, rows: range, rest: tuple[Any, ...]) -> Any:
+        ascending = rows if rows.step > 0 else rows[::-1]
+        gathered = self._gather(ascending)
+        return gathered[(slice(None, None, 1 if rows.step > 0 else -1), *rest)]
+
+    def _select_rows(self, rows: NDArray[Any], rest: tuple[Any, ...]) -> Any:
+        for row in (rows.min(), rows.max()) if rows.size else ():
+            if not -self._count <= row < self._count:
+                raise IndexError(f"index {row} is out of bounds for axis 0 with size {self._count}")
+        wanted, places = np.unique(np.where(rows < 0, rows + self._count, rows), return_inverse=True)
+        gathered = self._gather([int(row) for row in wanted])
+        first = int(places) if rows.ndim == 0 else places.reshape(rows.shape)
+        return gathered[(first, *rest)]
+
+    def _gather(self, rows: Sequence[int]) -> AnyArray:
+        """The ``rows``, which ascend, as an array of shape (len(rows), ...)."""
+        if not rows:
+            return self.read_rows(0, 0)
+        if rows[-1] - rows[0] == len(rows) - 1:
+            return self.read_rows(rows[0], rows[-1] + 1)
+        self._check_limit(len(rows))
+        return np.concatenate([self.read_rows(row, row + 1) for row in rows])
+
+    def read_rows(self, start: int, stop: int) -> AnyArray:
+        """The rows from ``start`` up to ``stop``, shape (stop - start, ...), in native byte order."""
+        self._check_limit(stop - start)
+        if stop > start:
+            self._go_to(start)
+            self._next = -1
+        elements = read_elements(self.stream, self.header, (stop - start) * self._row_size)
+        if stop > start:
+            self._next = stop
+            if stop == self._count:
+                check_end(self.stream, self.header, self._trailing)
+        return shaped(elements, (stop - start, *self.header.shape[1:]), self.stream.name)
+
+    def _check_limit(self, rows: int) -> None:
+        nbytes = rows * self._row_size * self.header.dtype.itemsize
+        check_limit(self.stream.name, nbytes, limit_of(self.stream, self._max_bytes))
+
+    def _go_to(self, row: int) -> None:
+        if row < self._next or self._next < 0:
+            self._rewind()
+        skip(self.stream, self.header, (row - self._next) * self._row_size)
+        self._next = row
+
+    def _rewind(self) -> None:
+        if self._rewinds_to is not None:
+            self._source.seek(self._rewinds_to)  # type: ignore[union-attr]
+        elif hasattr(self._source, "read") and not isinstance(self._source, memoryview | bytes | bytearray):
+            raise io.UnsupportedOperation(
+                f"{self.stream.name}: cannot go back to rows that have been read; "
+                "idx.read gives them all at once"
+            )
+        self.close()
+        self._open()
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return False  # True and False are masks of no dimension
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,43 @@
+"""Progress of long work: a bar on a terminal, a line every few seconds in a log, nothing if it is quick."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+#: Wraps what is looped over, to show how far it has come.
+Track: TypeAlias = Callable[[Sequence[Any]], Iterable[Any]]
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Track]:
+    """Show that ``description`` goes on, and how far, if steps are looped over with what this gives."""
+    if not sys.stderr.isatty():
+        yield lambda steps: _lines(description, steps)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+
+        def track(steps: Sequence[Any]) -> Iterator[Any]:
+            bar.update(task, total=len(steps))
+            for step in steps:
+                yield step
+                bar.advance(task)
+
+        yield track
+
+
+def _lines(description: str, steps: Sequence[Any]) -> Iterator[Any]:
+    shown = time.monotonic()
+    for number, step in enumerate(steps):
+        yield step
+        if time.monotonic() - shown > _SECONDS_BETWEEN_LINES:
+            shown = time.monotonic()
+            print(f"{description}: {(number + 1) / len(steps):.0%}", file=sys.stderr)
