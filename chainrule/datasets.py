@@ -6,7 +6,7 @@ Files lie in ``<root>/<name>/`` under their published names, as archives or unco
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -98,9 +98,11 @@ def find(source: Source, root: Path) -> dict[str, Copy]:
     """
     copies: dict[str, Copy] = {}
     for role, file in source.files.items():
-        found = [copy for folder in _folders(source, root) for copy in _examine(source, file, folder)]
-        if found:
-            copies[role] = next((copy for copy in found if not copy.problem), found[0])
+        for copy in (copy for folder in _folders(source, root) for copy in _examine(source, file, folder)):
+            copies.setdefault(role, copy)
+            if not copy.problem:
+                copies[role] = copy
+                break
     return copies
 
 
@@ -122,29 +124,26 @@ def command() -> str:
     return "make download" if embedded().parent.name == "data" else "chainrule download"
 
 
-def _examine(source: Source, file: File, folder: Path) -> list[Copy]:
+def _examine(source: Source, file: File, folder: Path) -> Iterator[Copy]:
     """Each form of ``file`` that lies in ``folder``."""
-    copies = []
     for name, size, sha256 in file.forms():
         path = folder / name
         if path.exists():
-            data, found = _read(path), ""
-            actual = hashlib.sha256(data).hexdigest()
-            if actual != sha256:
-                found = (
-                    f"not the published file: found {len(data):,} bytes with SHA-256 {actual[:12]}…"
-                    f"{_identify(actual)}, expected {size:,} bytes with SHA-256 {sha256[:12]}…"
+            copy = _copy(path)
+            if not copy.problem and copy.sha256 != sha256:
+                problem = (
+                    f"not the published file: found {len(copy.data):,} bytes with SHA-256 {copy.sha256[:12]}…"
+                    f"{_identify(copy.sha256)}, expected {size:,} bytes with SHA-256 {sha256[:12]}…"
                 )
-            copies.append(Copy(path, actual, found, data))
+                copy = replace(copy, problem=problem)
+            yield copy
     raw = folder / file.raw_name
     if not file.raw_sha256 and raw.exists():
-        data = _read(raw)
         problem = (
             "no SHA-256 of the uncompressed file is published, so it cannot be verified: "
             f"`chainrule download {source.name}` brings {file.name}, or name its folder as the data set"
         )
-        copies.append(Copy(raw, hashlib.sha256(data).hexdigest(), problem, data))
-    return copies
+        yield replace(_copy(raw), problem=problem)
 
 
 def _identify(sha256: str) -> str:
@@ -155,11 +154,12 @@ def _identify(sha256: str) -> str:
     return ""
 
 
-def _read(path: Path) -> bytes:
+def _copy(path: Path) -> Copy:
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise ChainruleError(f"{path}: cannot be read: {error.strerror}") from None
+        return Copy(path, "", f"cannot be read: {error.strerror}", b"")
+    return Copy(path, hashlib.sha256(data).hexdigest(), "", data)
 
 
 def _automatic(root: Path) -> Dataset:
@@ -202,16 +202,18 @@ def _own(folder: Path) -> Dataset:
         names = ", ".join(_name(role) for role in ROLES)
         raise ChainruleError(f"{folder}: holds no data set: expected the IDX files {names} (or each as .gz)")
     if "" not in places and len(places) > 1:
-        raise ChainruleError(f"{folder}: holds several data sets: name one of {', '.join(places)} in it")
+        raise ChainruleError(
+            f"{folder}: holds several data sets: name one of {', '.join(str(folder / p) for p in places)}"
+        )
     place, paths = next(iter(places.items()))
     for role in ROLES:
         if role not in paths:
             raise ChainruleError(f"{folder / place / _name(role)}: missing (as {_name(role)}.gz too)")
 
-    copies = {}
-    for role, path in paths.items():
-        data = _read(path)
-        copies[role] = Copy(path, hashlib.sha256(data).hexdigest(), "", data)
+    copies = {role: _copy(path) for role, path in paths.items()}
+    for copy in copies.values():
+        if copy.problem:
+            raise ChainruleError(f"{copy.path}: {copy.problem}")
     for source in sources().values():
         if source.complete and all(
             copies[role].sha256 in (source.files[role].sha256, source.files[role].raw_sha256)

@@ -31,7 +31,7 @@ class Patience:
 
     answer: float = 8.0  # for any mirror to answer at all
     others: float = 2.0  # for all of them to answer; after that, those that have will do
-    block: float = 20.0  # for each further BLOCK bytes of a file
+    block: float = 12.0  # for each further BLOCK bytes of a file
 
 
 class DownloadFailed(ChainruleError):
@@ -217,7 +217,7 @@ def _fetch(
     """Fetch every wanted file of one data set into ``folder``; the first that no mirror gives ends it."""
     source = plan.source
     size = _megabytes(sum(file.size for file in plan.wanted.values()))
-    say(f"{source.title}: fetching {len(plan.wanted)} files, {size}, into {folder}")
+    say(f"{source.title}: fetching {len(plan.wanted)} of {len(source.files)} files, {size}, into {folder}")
     lost: dict[Mirror, str] = {}
     for role, file in source.files.items():
         copy = plan.here.get(role)
@@ -420,7 +420,7 @@ def _explained(error: Exception) -> MirrorFailure:
         return error
     text = str(error)
     if isinstance(error, requests.exceptions.ProxyError):
-        return Unreachable("the proxy refuses it")
+        return Unreachable("the proxy does not let it through")
     if isinstance(error, requests.exceptions.SSLError):
         return Unreachable("its certificate is not accepted")
     if isinstance(error, requests.exceptions.ConnectTimeout):

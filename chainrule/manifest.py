@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class File:
-    """One published file; ``raw_size`` and ``raw_sha256`` of its uncompressed bytes are 0 and "" if not known."""
+    """One published file; ``raw_size`` and ``raw_sha256``, of the bytes in it, may be unknown: 0 and ""."""
 
     name: str
     size: int

@@ -5,7 +5,7 @@ Recognition of Handwritten Digits*, UCI Machine Learning Repository, 1998 (CC BY
 levels 0..16.
 
 Each digit goes through the steps that Y. LeCun, C. Cortes and C. Burges describe for MNIST: the box around
-its ink is fitted into 20x20 pixels, keeping its aspect ratio, which leaves grey levels from the anti-aliasing;
+its ink is fitted into 20x20 pixels, keeping its aspect ratio, which leaves grey levels from anti-aliasing;
 then it is placed in a 28x28 field so that its centre of mass is at the centre. The darkest pixel is 255.
 
 Pillow resizes in fixed point, and every other step is integer arithmetic, so that each machine makes the same

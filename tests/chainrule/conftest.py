@@ -94,6 +94,8 @@ def write_manifest(
         path = tmp_path / "manifest.toml"
         path.write_text(text + real[real.index("[digits]") :], encoding="utf-8")
         monkeypatch.setattr(manifest, "MANIFEST", path)
+        for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.delenv(variable, raising=False)
         manifest.sources.cache_clear()
         return path
 

@@ -157,7 +157,7 @@ def test_a_folder_with_two_sets_asks_for_one(small, tmp_path):
     small.put(tmp_path / "KMNIST" / "raw")
     with pytest.raises(ChainruleError) as error:
         datasets.load(str(tmp_path))
-    one_line(error, "several data sets: name one of mnist, KMNIST/raw")
+    one_line(error, "several data sets: name one of", tmp_path / "mnist", tmp_path / "KMNIST" / "raw")
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,6 @@ def test_a_folder_that_is_none(name, parts):
     with pytest.raises(ChainruleError) as error:
         datasets.load(name)
     one_line(error, name, *parts)
-
-
-def wrong(name, array):
-    return name, array
 
 
 @pytest.mark.parametrize(
@@ -217,6 +213,17 @@ def test_a_file_that_is_no_idx_is_refused(data, small, tmp_path):
         datasets.load(str(tmp_path))
     one_line(error, f"{path}: ")
     assert "<bytes>" not in str(error.value)
+
+
+def test_what_cannot_be_read_is_said(root, small, capsys):
+    path = small.put(root / "mnist") / f"{IMAGES}.gz"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ChainruleError) as error:
+        datasets.load("mnist", root)
+    one_line(error, f"{path}: cannot be read: Is a directory")
+    assert datasets.load("auto", root).name == "digits"
+    assert cli.run(["datasets", "--root", str(root)]) == 0
 
 
 def test_a_missing_file_is_named(small, tmp_path):

@@ -177,9 +177,18 @@ def test_a_name_server_that_never_answers_is_not_waited_for(write_manifest, root
     assert not root.exists()
 
 
+def test_a_proxy_is_used_and_may_be_the_one_that_fails(write_manifest, fetch, monkeypatch):
+    write_manifest("http://mirror.example/", "https://mirror.example/")
+    monkeypatch.setenv("http_proxy", closed_port())
+    monkeypatch.setenv("https_proxy", closed_port())
+    with pytest.raises(DownloadFailed, match="the proxy does not let it through"):
+        fetch()
+
+
 def test_by_default_no_network_is_known_within_fifteen_seconds():
     assert Patience().answer <= 10
     assert Patience().others < Patience().answer
+    assert Patience().block < 15
 
 
 def test_the_command_without_a_network(write_manifest, root, capsys):
