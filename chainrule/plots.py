@@ -26,6 +26,7 @@ def curves(metrics: list[dict[str, Any]], title: str) -> bytes:
     figure.suptitle(title)
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         _curves(axes, metrics, quantity)
+    figure.supxlabel("train: the mean over an epoch, while learning; test: after the epoch", fontsize=9)
     return _png(figure)
 
 

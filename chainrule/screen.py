@@ -68,7 +68,7 @@ class Screen:
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
         with ProgressBar(*columns, TextColumn("{task.fields[means]}"), transient=True) as bar:
             self._bar = bar
-            self._task = bar.add_task("", means="")
+            self._task = bar.add_task("", total=None, means="")
             try:
                 yield
             finally:
