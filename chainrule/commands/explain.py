@@ -156,7 +156,7 @@ def _print(
 
 def _number(value: float, *, signed: bool = False) -> str:
     """Ten significant digits; ``signed`` puts a negative one in brackets, to stand after an operator."""
-    text = f"{value:.10g}"
+    text = f"{value + 0.0:.10g}"  # + 0.0 turns -0 into 0
     return f"({text})" if signed and value < 0 else text
 
 

@@ -79,11 +79,11 @@ def train(
         "seed": plan.seed if seed is None else seed,
     }
     screen = Screen(quiet=as_json)
-    screen.data(data)
-    built = [engines.build(plan, name, seed=settings["seed"], device=device) for name in names]
-    screen.plan(plan, names, device, **settings)
     path = out or new_folder(f"{plan.name}-{data.name}")
     with RunFolder(path, overwrite=overwrite) as folder:
+        screen.data(data)
+        built = [engines.build(plan, name, seed=settings["seed"], device=device) for name in names]
+        screen.plan(plan, names, device, **settings)
         folder.write_json("config.json", _config(plan, names, data, device, settings))
         metrics: list[dict[str, Any]] = []
 
@@ -100,8 +100,8 @@ def train(
             )
         comparison = _compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
         summary = _summary(plan, data, built, results, settings, comparison)
-        _draw(folder, metrics, data, results, plan.name)
         folder.write_json("summary.json", summary)
+        _draw(folder, metrics, data, results, plan.name)
     if as_json:
         print(json.dumps(summary, indent=2))
     screen.results(results, comparison, path)
