@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,15 +99,15 @@ def parse_mirror(text: str) -> Mirror:
     """
     try:
         parts = urlsplit(text)
-        complete = bool(parts.hostname) and parts.port != 0
+        host, _ = parts.hostname, parts.port  # each is checked when it is read
     except ValueError:
         raise WrongUsage(f"--mirror {text}: not a valid address") from None
     if parts.scheme in ("http", "https"):
-        if not complete:
+        if not host:
             raise WrongUsage(
                 f"--mirror {text}: expected an address with a host, {parts.scheme}://host/folder"
             )
-        return Mirror(text.rstrip("/") + "/", own=True)
+        return Mirror(parts.geturl().rstrip("/") + "/", own=True)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         folder = Path(url2pathname(parts.path))
     elif "://" in text:
@@ -131,7 +131,7 @@ class _Plan:
     source: Source
     here: dict[str, Copy]
     mirrors: tuple[Mirror, ...]
-    wanted: dict[str, File] = field(default_factory=dict)
+    wanted: dict[str, File]
 
 
 def download(
@@ -450,9 +450,8 @@ class Probes:
         self._patience = patience
         self._start = time.monotonic()
         self._changed = threading.Condition()
-        self._found: dict[Mirror, str | None] = dict.fromkeys(
-            mirrors
-        )  # "" it answers, else why not; None: not yet
+        # For each mirror: "" when it answers, else why it does not; None until that is known.
+        self._found: dict[Mirror, str | None] = dict.fromkeys(mirrors)
         for mirror in list(self._found):
             threading.Thread(target=self._ask, args=(mirror,), daemon=True).start()
 

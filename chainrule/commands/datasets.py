@@ -74,7 +74,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
         size = f"{row['size'] / 1e6:.1f} MB"
         print(f"{row['name']:15}{row['state'] + count:10}{size:>9}  {', '.join(row['folders'])}".rstrip())
         hosts = [urlsplit(mirror) for mirror in row["mirrors"]]
-        origin = ", ".join(f"{host.scheme}://{host.netloc}" for host in hosts) or "embedded in chainrule"
-        for line in (f"from {origin}", row["note"], *row["problems"]):
+        origin = ", ".join(f"{host.scheme}://{host.netloc}" for host in hosts)
+        for line in (f"from {origin}" if origin else "comes with chainrule", row["note"], *row["problems"]):
             if line:
                 print(f"{'':15}{line}")

@@ -7,6 +7,10 @@ from typing import Annotated
 import typer
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)  # at once, in a log too
+
+
 def download(
     names: Annotated[
         list[str] | None,
@@ -39,7 +43,7 @@ def download(
     from chainrule import download as downloading
 
     try:
-        downloading.download(names or ["mnist"], root.expanduser() if root else None, mirror)
+        downloading.download(names or ["mnist"], root.expanduser() if root else None, mirror, say=_say)
     except downloading.DownloadFailed as failure:
         for line in failure.lines:
             print(line, file=sys.stdout if or_embedded else sys.stderr)

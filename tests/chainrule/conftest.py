@@ -153,20 +153,22 @@ def server(small: SmallSet) -> Iterator[Server]:
     def drip(handler: BaseHTTPRequestHandler, data: bytes) -> None:
         handler.send_response(200)
         handler.end_headers()
-        for byte in data:
+        for byte in data[:100]:  # for two seconds: a client that does not mind gets the file in the end
             handler.wfile.write(bytes([byte]))
             if made.closing.wait(0.02):
                 return
+        handler.wfile.write(data[100:])
 
     def drip_chunks(handler: BaseHTTPRequestHandler, data: bytes) -> None:
         handler.protocol_version = "HTTP/1.1"
         handler.send_response(200)
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
-        for byte in data:
+        for byte in data[:100]:
             handler.wfile.write(b"1\r\n" + bytes([byte]) + b"\r\n")
             if made.closing.wait(0.02):
                 return
+        handler.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data) - 100, data[100:]))
 
     def stall(handler: BaseHTTPRequestHandler, data: bytes) -> None:
         send(handler, data[: len(data) // 2], len(data))

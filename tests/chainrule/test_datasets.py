@@ -260,7 +260,7 @@ def test_the_list_says_what_is_here(root, small, capsys):
     text = capsys.readouterr().out
     assert "mnist          verified" in text
     assert "kmnist         damaged (3 of 4 files verified)" in text
-    assert "embedded in chainrule" in text
+    assert "comes with chainrule" in text
     assert MIRROR.rstrip("/") in text
 
 
