@@ -48,7 +48,8 @@ def run(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without · or ² shows ? in its place
     try:
         status = app(args=arguments, prog_name="chainrule", standalone_mode=False)
-        return status if isinstance(status, int) else 0
+        # Typer turns Ctrl-C into this status.
+        return _fail("stopped", 130) if status == 130 else int(status or 0)
     except typer.TyperException as error:
         return _fail(error.format_message().replace("Value error, ", ""), error.exit_code)
     except ChainruleError as error:
@@ -59,8 +60,6 @@ def run(arguments: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("stopped", 130)
 
 
 def _fail(message: str, status: int) -> int:

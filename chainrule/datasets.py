@@ -165,7 +165,7 @@ def _copy(path: Path) -> Copy:
 def _automatic(root: Path) -> Dataset:
     mnist = sources()["mnist"]
     try:
-        return replace(_published(mnist, root), why=f"verified in {root}")
+        return replace(_published(mnist, root), why="verified")
     except NotHere:
         why = f"MNIST is not in {root / mnist.name}: `{command()}` brings it"
     except ChainruleError as error:

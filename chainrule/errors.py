@@ -13,6 +13,12 @@ class WrongUsage(ChainruleError):
     exit_status = 2
 
 
+class Stopped(ChainruleError):
+    """A person pressed Ctrl-C. Exit status 130, as shells have it."""
+
+    exit_status = 130
+
+
 def nearest(word: str, known: list[str]) -> str:
     """``" Did you mean 'ann'?"`` when ``word`` is close to a known name, else an empty string."""
     import difflib

@@ -3,10 +3,6 @@
 import csv
 import io
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,34 +10,9 @@ from typing import Any, Self
 import numpy as np
 
 from chainrule.errors import ChainruleError
+from idx.writing import replacing, write_all
 
 METRICS_COLUMNS = ("epoch", "engine", "split", "loss", "accuracy", "learning_rate", "seconds")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; what was written there takes its place if all went well.
-
-    A reader sees the old file or the new one, whole, whatever happens; a failure leaves nothing behind.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    temporary = Path(name)
-    try:
-        os.close(descriptor)
-        temporary.chmod(0o666 & ~_umask())
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 class RunFolder:
@@ -126,8 +97,8 @@ class RunFolder:
         """Write ``content`` as the file ``name``; the run is then worth keeping if that is a model."""
         path = self.path / name
         try:
-            with replacing(path) as temporary:
-                temporary.write_bytes(content)
+            with replacing(path) as file:
+                write_all(file, content)
         except OSError as error:
             raise ChainruleError(f"cannot write {path}: {error.strerror}") from None
         self._written.append(path)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chainrule.errors import ChainruleError, WrongUsage
+from chainrule.errors import ChainruleError, Stopped, WrongUsage
 
 
 class EngineChoice(StrEnum):
@@ -94,10 +94,14 @@ def train(
             folder.write_metrics(rows)
             screen.epoch(rows[-2], rows[-1])
 
-        with screen.progress():
-            results = training.train(
-                built, plan, data, **settings, report=screen.report, after_epoch=after_epoch
-            )
+        try:
+            with screen.progress():
+                results = training.train(
+                    built, plan, data, **settings, report=screen.report, after_epoch=after_epoch
+                )
+        except KeyboardInterrupt:
+            kept = f"{path} holds the model after the last whole epoch" if metrics else "nothing was written"
+            raise Stopped(f"stopped: {kept}") from None
         comparison = _compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
         summary = _summary(plan, data, built, results, settings, comparison)
         folder.write_json("summary.json", summary)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from chainrule import cli
-from chainrule.download import DownloadFailed, Patience, download, parse_mirror
+from chainrule.download import DownloadFailed, download
 from chainrule.errors import ChainruleError, WrongUsage
+from chainrule.mirrors import Patience, parse_mirror
 
 QUICK = Patience(answer=1.0, others=0.5, block=0.5)
 IMAGES = "train-images-idx3-ubyte"

@@ -11,36 +11,20 @@ import pytest
 from safetensors.numpy import load_file
 
 from chainrule.errors import ChainruleError
-from chainrule.runs import RunFolder, new_folder, replacing
-
-
-def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "summary.json"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+from chainrule.runs import RunFolder, new_folder
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_text("old")
+    (tmp_path / "metrics.csv").write_text("old")
     script = (
-        "import os, sys, pathlib; from chainrule.runs import replacing\n"
-        "with replacing(pathlib.Path(sys.argv[1])) as temporary:\n"
-        "    temporary.write_text('half'); os._exit(9)"
+        "import os, sys, pathlib; from chainrule import runs\n"
+        "folder = runs.RunFolder(pathlib.Path(sys.argv[1]))\n"
+        "runs.write_all = lambda file, content: (file.write(content[:4]), os._exit(9))\n"
+        "folder.write('metrics.csv', b'new and longer')"
     )
-    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
-    assert path.read_text() == "old"
-
-
-def test_a_new_file_has_the_permissions_that_any_new_file_has(tmp_path):
-    with replacing(tmp_path / "ours") as temporary:
-        temporary.write_text("x")
-    (tmp_path / "plain").write_text("x")
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert result.returncode == 9
+    assert (tmp_path / "metrics.csv").read_text() == "old"
 
 
 def test_what_is_written_can_be_read(tmp_path):
@@ -119,9 +103,8 @@ def test_a_read_only_file_system_is_one_clear_error():
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
-    def no_space(path, content):
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
+    def no_space(file, content):
+        file.write(content[: len(content) // 2])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with (
@@ -129,7 +112,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch
         RunFolder(tmp_path / "run") as folder,
     ):
         folder.write_json("config.json", {})
-        monkeypatch.setattr(Path, "write_bytes", no_space)
+        monkeypatch.setattr("chainrule.runs.write_all", no_space)
         folder.write_model("model.safetensors", {"w": np.zeros(9)})
     assert list(tmp_path.iterdir()) == []
 

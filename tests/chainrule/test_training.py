@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 
@@ -198,6 +199,31 @@ def test_without_torch_the_numpy_engine_trains_and_torch_is_named_as_missing(tmp
     named = without_torch("--engine", "torch")
     assert named.returncode == 1
     assert "needs PyTorch, which is not installed: pip install 'chainrule[torch]'" in named.stderr
+
+
+@pytest.mark.parametrize("after", ["epoch  engine", "1  numpy"])
+def test_ctrl_c_keeps_the_last_whole_epoch_and_says_so(tmp_path, after):
+    command = [sys.executable, "-m", "chainrule", "train", "--dataset", "digits", "--engine", "numpy"]
+    with subprocess.Popen(
+        [*command, "--epochs", "100000", "--out", "run"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while after not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate()
+    assert process.returncode == 130
+    assert error in (
+        "chainrule: stopped: run holds the model after the last whole epoch\n",
+        "chainrule: stopped: nothing was written\n",
+        "chainrule: stopped\n",
+    )
+    assert (tmp_path / "run").exists() == ("last whole epoch" in error)
+    if after == "1  numpy":
+        assert load_file(tmp_path / "run" / "model.safetensors").keys() >= {"fc1.weight"}
 
 
 def test_json_prints_the_summary_alone(tmp_path, capsys):
