@@ -47,9 +47,8 @@ class Screen:
         self, recipe: Recipe, engines: list[str], device: str, *, epochs: int, batch_size: int, seed: int
     ) -> None:
         """Say what will be trained, and head the table of epochs."""
-        self.line(
-            f"Recipe   {recipe.name}: {recipe.summary}; {epochs} epochs, batches of {batch_size}, seed {seed}"
-        )
+        passes = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        self.line(f"Recipe   {recipe.name}: {recipe.summary}; {passes}, batches of {batch_size}, seed {seed}")
         names = {"numpy": "numpy (by hand)", "torch": f"torch ({device})"}
         together = ", from the same weights over the same batches" if len(engines) > 1 else ""
         self.line(f"Engines  {' and '.join(names[engine] for engine in engines)}{together}")
