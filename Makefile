@@ -10,6 +10,8 @@ RECIPE ?= simplenet
 ARGS   ?=
 
 .DEFAULT_GOAL := help
+# `make -j download train` must still train after the download.
+.NOTPARALLEL:
 .PHONY: help setup download train test lint check clean
 
 help:  ## list the targets
