@@ -51,7 +51,8 @@ class ForwardReader:
             if isinstance(first, slice):
                 return self._select_slice(range(self._count)[first], rest)
             if isinstance(first, list | np.ndarray) or _is_integer(first):
-                rows = np.asarray(first) if np.size(first) else np.zeros(np.shape(first), np.intp)
+                empty_list = isinstance(first, list) and np.size(first) == 0
+                rows = np.asarray(first, np.intp if empty_list else None)
                 if rows.dtype == np.bool_ and rows.shape == (self._count,):
                     rows = np.flatnonzero(rows)
                 if rows.dtype.kind in "iu":
