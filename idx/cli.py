@@ -4,6 +4,7 @@ NumPy and everything that needs it is imported by the commands, so that ``idx --
 """
 
 import json
+import operator
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -170,12 +171,12 @@ def _slice(text: str, array: "LazyArray") -> slice:
         parts = [int(part) if part.strip() else None for part in text.split(":")]
         chosen = slice(*parts)
         range(0)[chosen]  # a step of 0 is an error
+        index = operator.index(parts[0]) if len(parts) == 1 else None  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise typer.BadParameter(
             f"{text!r} is neither an index (7) nor a range (0:10 or 0:1000:100)"
         ) from None
-    index = parts[0]
-    if len(parts) > 1 or index is None:
+    if index is None:
         return chosen
     length = len(array) if array.ndim else 1
     if not -length <= index < length:
@@ -318,8 +319,8 @@ def run(arguments: list[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output (`head`, say) has gone. Python would complain again while flushing.
+    except SystemExit:
+        # Typer's answer when the reader of our output (`head`, say) has gone; Python would complain while flushing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (IdxError, OSError) as error:

@@ -69,23 +69,25 @@ def save(path: str, array: AnyArray, track: Track = iter) -> None:
 def _load_numpy(path: str) -> AnyArray:
     path, _, member = path.partition("!")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            names = loaded.files
-            if not member and len(names) != 1:
-                raise IdxError(
-                    f"{path}: found {len(names)} arrays ({', '.join(names)}), "
-                    f"expected the name of one: {path}!name"
-                )
-            if member and member not in names:
-                raise IdxError(f"{path}: found the arrays {', '.join(names)}, expected {member}")
-            return np.asarray(loaded[member or names[0]])
+        with Path(path).open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return np.asarray(loaded[_array_name(path, loaded.files, member)])
+    except IdxError:
+        raise
     except (EOFError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, IdxError):
-            raise
         raise IdxError(f"{path}: expected a NumPy file without Python objects ({error})") from None
+
+
+def _array_name(path: str, names: list[str], wanted: str) -> str:
+    found = f"{path}: found {len(names)} arrays ({', '.join(names)})"
+    if wanted and wanted not in names:
+        raise IdxError(f"{found}, expected {wanted} among them")
+    if not wanted and len(names) != 1:
+        raise IdxError(f"{found}, expected the name of one: {path}!name")
+    return wanted or names[0]
 
 
 # The first line of a CSV file that `save` wrote: "# idx uint8 60000 28 28".
@@ -107,7 +109,7 @@ def _load_csv(path: str) -> AnyArray:
     with Path(path).open(encoding="utf-8", errors="replace") as text:
         first = text.readline()
     header = _CSV_HEADER.fullmatch(first)
-    names = not header and any(_not_a_number(word) for word in first.split(",")) and not first.startswith("#")
+    names = not first.startswith("#") and all(map(_not_a_number, first.split(",")))
     known = {str(dtype): dtype for dtype in TYPES.values()}
     try:
         if header and header[1] in known:
@@ -128,9 +130,9 @@ def _not_a_number(word: str) -> bool:
 
 def _load_numbers(path: str, dtype: np.dtype[Any], names: bool) -> AnyArray:
     with Path(path).open(encoding="utf-8") as text:
-        lines = text.readlines(1 << 16)
-        if not any(line.strip() and not line.startswith("#") for line in lines):
-            return np.empty(0, dtype)  # loadtxt would warn
+        lines = text.readlines(1 << 16)[int(names) :]
+    if not any(line.strip() and not line.startswith("#") for line in lines):
+        return np.empty(0, dtype)  # loadtxt would warn
     table: AnyArray = np.loadtxt(path, dtype, delimiter=",", skiprows=int(names), ndmin=2)
     return table[:, 0] if table.shape[1] == 1 else table
 
