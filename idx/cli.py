@@ -320,7 +320,7 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
     except SystemExit:
-        # Typer's answer when the reader of our output (`head`, say) has gone; Python would complain while flushing.
+        # Typer's answer when the reader of our output (`head`) has gone. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (IdxError, OSError) as error:
