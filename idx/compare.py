@@ -17,7 +17,8 @@ class Difference:
     """What `compare` found. If the headers differ, the elements were not compared.
 
     ``count`` is the number of elements that differ by a bit, ``first`` the index of the first one with its
-    values in both arrays, ``largest`` the largest absolute difference (NaN if one of two is NaN)."""
+    values in both arrays, ``largest`` the largest absolute difference (NaN if one of two is NaN).
+    """
 
     headers: tuple[Header, Header]
     count: int = 0

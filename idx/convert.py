@@ -13,7 +13,7 @@ from idx.errors import IdxError, UnsupportedArrayError
 from idx.layout import TYPES, AnyArray
 from idx.progress import Track
 from idx.reading import read
-from idx.writing import replacing, write, write_all
+from idx.writing import replacing, temporary_name, write, write_all
 
 _ROWS_AT_ONCE = 100
 
@@ -160,7 +160,7 @@ def _save_pictures(path: Path, array: AnyArray, track: Track) -> None:
     if path.is_dir() and any(path.iterdir()):
         raise IdxError(f"{path}: found a folder with files in it, expected an empty one or none")
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    temporary = path.with_name(temporary_name())
     temporary.mkdir()
     try:
         digits = max(5, len(str(len(array) - 1)))

@@ -5,7 +5,8 @@ class IdxError(ValueError):
     """Something is wrong with the bytes of a source, or an array cannot be stored as IDX.
 
     The message names the source, the offset where that helps, what was found and what was expected. Trouble
-    with the file system (no such file, no permission, a full disk) stays an ``OSError``."""
+    with the file system (no such file, no permission, a full disk) stays an ``OSError``.
+    """
 
 
 class BadMagicError(IdxError):

@@ -86,14 +86,14 @@ class ForwardReader:
     def read_rows(self, start: int, stop: int) -> AnyArray:
         """The rows from ``start`` up to ``stop``, shape (stop - start, ...), in native byte order."""
         self._check_limit(stop - start)
-        if stop > start:
+        if stop > start or not self._count:
             self._go_to(start)
             self._next = -1
         elements = read_elements(self.stream, self.header, (stop - start) * self._row_size)
-        if stop > start:
+        if stop == self._count:
+            check_end(self.stream, self.header, self._trailing)
+        if self._next < 0:
             self._next = stop
-            if stop == self._count:
-                check_end(self.stream, self.header, self._trailing)
         return shaped(elements, (stop - start, *self.header.shape[1:]), self.stream.name)
 
     def _check_limit(self, rows: int) -> None:

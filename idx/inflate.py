@@ -3,7 +3,8 @@
 ``gzip``, ``bz2`` and ``lzma`` read ahead, and ``gzip.decompress`` takes whatever the stream holds. Here each
 call of the decompressor is bounded, so that a small file that inflates to gigabytes costs no more than what
 its reader wanted. Several members, zero bytes after the last, and other bytes after it (an error, or ignored)
-are told apart."""
+are told apart.
+"""
 
 import bz2
 import lzma
@@ -46,7 +47,7 @@ def _gzip_engine() -> tuple[Callable[[], Decompressor], type[Exception]]:
 
 _new_gzip, _GzipError = _gzip_engine()
 
-_NEW: dict[str, tuple[Callable[[], Decompressor], bytes]] = {
+ENGINES: dict[str, tuple[Callable[[], Decompressor], bytes]] = {
     "gzip": (_new_gzip, b"\x1f\x8b"),
     "bzip2": (bz2.BZ2Decompressor, b"BZh"),
     "xz": (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY), b"\xfd7zXZ\0"),
@@ -62,7 +63,7 @@ class Inflater:
         self, compression: str, head: bytes, refill: Callable[[int], bytes], name: str, trailing: str
     ) -> None:
         self._compression = compression
-        self._new, self._magic = _NEW[compression]
+        self._new, self._magic = ENGINES[compression]
         self._refill = refill
         self._name = name
         self._trailing = trailing

@@ -3,7 +3,8 @@
 An IDX file is two zero bytes, the code of the type, the number of dimensions, one unsigned 32-bit big-endian
 size per dimension, then the elements, most significant byte first, the last dimension fastest. (Y. LeCun, C.
 Cortes and C. J. C. Burges, "The MNIST database of handwritten digits", section "The IDX file format"; what
-that page leaves open is decided in docs/idx-format.md.)"""
+that page leaves open is decided in docs/idx-format.md.)
+"""
 
 import math
 import struct

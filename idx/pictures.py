@@ -22,7 +22,8 @@ def to_grey(array: AnyArray) -> NDArray[np.uint8]:
     """``array``, shape (height, width) or (height, width, channels), as 8-bit grey, shape (height, width).
 
     uint8 stays as it is, everything else is stretched from its smallest finite value to its largest; channels
-    are averaged (the first three of them)."""
+    are averaged (the first three of them).
+    """
     values: NDArray[Any] = array.astype(np.float64)
     if values.ndim == 3:
         values = values[..., :3].mean(axis=2)

@@ -196,7 +196,8 @@ def read_elements(stream: Stream, header: Header, count: int) -> AnyArray:
     order.
 
     Memory is taken at once where the bytes are there, or may well be; otherwise it grows with what has
-    arrived."""
+    arrived.
+    """
     nbytes = count * header.dtype.itemsize
     capacity = nbytes if stream.size is not None else min(nbytes, stream.guess)
     with memory_for(stream.name, nbytes):

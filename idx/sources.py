@@ -41,7 +41,8 @@ class Stream:
     ``size`` is the number of bytes that are there, when that is known beforehand (it never is in a compressed
     stream); ``guess`` is a number of bytes that may well be there. Where the source lies in memory, or in a
     file that can be mapped, ``memory`` or ``file`` is it, and ``start`` the place in it where the IDX file
-    begins."""
+    begins.
+    """
 
     name: str
     compression: str | None

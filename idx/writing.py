@@ -1,6 +1,7 @@
 """Writing: an array becomes an IDX file, compressed or not, all at once or not at all."""
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -22,6 +23,7 @@ Compression: TypeAlias = Literal["infer", "none", "gzip", "bzip2", "xz"]
 
 _SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 _BLOCK = 1 << 20
+_WORTH_RESERVING = 1 << 20
 
 
 class Writable(Protocol):
@@ -51,11 +53,11 @@ def write(
     Args:
         target: a path or a binary file object.
         array: uint8, int8, int16, int32, float32 or float64, of 0 to 64 dimensions, any strides and any byte
-        order.
+            order.
         compression: ``"gzip"``, ``"bzip2"``, ``"xz"`` or ``"none"``; by default what the suffix of the path
             says (``.gz``, ``.bz2``, ``.xz``), none for a file object.
         casting: ``"same_value"`` converts a type that IDX has not to the nearest one that it has, if no value
-        changes.
+            changes.
         dtype: the type to store instead of the array's own, again only if no value changes.
         sync: wait until the bytes are on the disk, so that they outlive a crash of the machine and not of
             this program alone.
@@ -65,7 +67,7 @@ def write(
         OSError: the file cannot be written; the old one is as it was.
     """
     stored = as_storable(array, casting, dtype)
-    if stored.size and max(stored.shape, default=0) > MAX_SIZE:
+    if max(stored.shape, default=0) > MAX_SIZE:
         raise UnsupportedArrayError(f"found shape {stored.shape}, expected sizes of at most {MAX_SIZE}")
     if not isinstance(target, str | os.PathLike):
         _write_stream(target, stored, "none" if compression == "infer" else compression)
@@ -74,6 +76,8 @@ def write(
     if compression == "infer":
         compression = compression_for(path)
     with replacing(path, sync=sync) as file:
+        if compression == "none":
+            _reserve(file, Header(stored.dtype.newbyteorder("="), stored.shape))
         _write_stream(file, stored, compression)
 
 
@@ -91,7 +95,8 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[io.FileIO]:
     """A file to write to that takes the place of ``path`` when all went well, and vanishes otherwise.
 
     A link is followed, so that it stays a link. The new file has the permissions of the one it replaces. What
-    is not a regular file (``/dev/stdout``, a pipe) is written to directly."""
+    is not a regular file (``/dev/stdout``, a pipe) is written to directly.
+    """
     path = Path(os.path.realpath(path))
     try:
         mode = path.stat().st_mode
@@ -101,7 +106,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[io.FileIO]:
         with io.FileIO(path, "w") as file:
             yield file
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    temporary = path.with_name(temporary_name())
     file = io.FileIO(temporary, "x")
     try:
         with file:
@@ -115,6 +120,26 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[io.FileIO]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def temporary_name() -> str:
+    """A name for a file or folder that is not there yet."""
+    return f".idx-{os.getpid()}-{os.urandom(4).hex()}.tmp"
+
+
+def _reserve(file: io.FileIO, header: Header) -> None:
+    """Claim the space on the disk beforehand: a full one shows at once, and writing is a third faster.
+
+    (`ndarray.tofile` does the same. On ext4 a file without it takes three times as long to replace another.)
+    """
+    size = header.offset + header.nbytes
+    if size < _WORTH_RESERVING or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.ESPIPE):
+            raise
 
 
 def _write_stream(file: Writable, array: AnyArray, compression: Compression) -> None:

@@ -173,6 +173,18 @@ def test_a_checksum_is_verified_when_the_end_is_reached():
                 lazy[9]
 
 
+def test_an_end_without_elements_before_it_is_checked_too():
+    for array in (np.empty((0, 3), np.uint8), np.empty((2, 0), np.uint8)):
+        damaged = bytearray(gzip.compress(raw(array)))
+        damaged[-5] ^= 1
+        for data, error in (
+            (gzip.compress(raw(array) + b"a"), idx.TrailingBytesError),
+            (damaged, idx.DamagedCompressionError),
+        ):
+            with pytest.raises(error), idx.open(data) as lazy:
+                np.asarray(lazy)
+
+
 def test_what_is_wrong_with_a_raw_file_shows_on_opening():
     for data, error in (
         (raw(NUMBERS)[:-1], idx.TruncatedError),

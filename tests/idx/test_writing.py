@@ -116,6 +116,20 @@ def test_an_array_that_cannot_be_stored_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sizes_beyond_32_bits_are_refused(tmp_path):
+    with pytest.raises(idx.UnsupportedArrayError, match="sizes of at most 4294967295"):
+        idx.write(tmp_path / "x", np.empty((0, 2**32), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_files_and_long_names(tmp_path):
+    array = np.arange(1_000_000, dtype=np.int16)
+    path = tmp_path / ("x" * 255)
+    idx.write(path, array)
+    assert path.stat().st_size == 8 + array.nbytes
+    assert np.array_equal(idx.read(path), array)
+
+
 def test_permissions_are_those_of_the_umask_or_of_the_old_file(tmp_path):
     path = tmp_path / "x"
     before = os.umask(0o027)
