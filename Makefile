@@ -12,7 +12,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 # `make -j download train` must still train after the download.
 .NOTPARALLEL:
-.PHONY: help setup download train test lint check clean
+.PHONY: help setup download train test lint check clean bench-idx fuzz-idx
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,25 @@ lint: $(READY)  ## ruff, mypy and the import contract
 	$(BIN)/lint-imports
 
 check: lint test  ## everything that must pass before a change lands: lint and test
+
+# What `make bench-idx` compares with. python-mnist and mnist install a package of the same name.
+PEERS := build/idx-peers
+
+bench-idx: $(READY)  ## time and memory of idx beside NumPy, zlib and the readers of PyPI
+	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(PEERS) idx2numpy==1.2.3 six==1.17.0 mnist==0.2.2 mnists==0.4.1 || true
+	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(PEERS)/python-mnist python-mnist==0.7 || true
+	@$(BIN)/python benchmarks/idx_speed.py
+	@$(BIN)/python benchmarks/idx_readers.py
+
+# atheris has no wheels for every Python, so it has an environment of its own.
+FUZZ_VENV := build/fuzz-venv
+RUNS      ?= 1000000
+
+fuzz-idx:  ## feed idx a million inputs, guided by coverage (RUNS=...)
+	@test -x $(FUZZ_VENV)/bin/python || $(PYTHON) -m venv $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet --constraint constraints.txt atheris==3.0.0 numpy isal
+	@mkdir -p build/fuzz-idx
+	@PYTHONPATH=. $(FUZZ_VENV)/bin/python tests/fuzz/fuzz_idx.py -runs=$(RUNS) -artifact_prefix=build/ build/fuzz-idx
 
 clean:  ## remove .venv and what the tools leave (not data/ and not runs/)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
