@@ -7,63 +7,37 @@ nll, cross_entropy; batchnorm; conv2d, max_pool2d, avg_pool2d. `module` holds th
 the parameters, `init` and `torch_random` give them their first values.
 """
 
-from nn_reference import init, optim, torch_random, utils
-from nn_reference.avg_pool2d import AvgPool2d
-from nn_reference.batchnorm import BatchNorm1d, BatchNorm2d
-from nn_reference.bce_with_logits import BCEWithLogitsLoss
-from nn_reference.conv2d import Conv2d
-from nn_reference.cross_entropy import CrossEntropyLoss
-from nn_reference.dropout import Dropout
-from nn_reference.elu import ELU
-from nn_reference.flatten import Flatten, Identity
-from nn_reference.gelu import GELU
-from nn_reference.l1 import L1Loss
-from nn_reference.leaky_relu import LeakyReLU
-from nn_reference.linear import Linear
-from nn_reference.log_softmax import LogSoftmax
-from nn_reference.max_pool2d import MaxPool2d
-from nn_reference.module import Call, Layer, Module, Parameter, Sequential, Tape, no_grad
-from nn_reference.mse import MSELoss
-from nn_reference.nll import NLLLoss
-from nn_reference.relu import ReLU
-from nn_reference.sigmoid import Sigmoid
-from nn_reference.silu import SiLU
-from nn_reference.softmax import Softmax
-from nn_reference.tanh import Tanh
-
-__all__ = [
-    "ELU",
-    "GELU",
-    "AvgPool2d",
-    "BCEWithLogitsLoss",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "Call",
-    "Conv2d",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Flatten",
-    "Identity",
-    "L1Loss",
-    "Layer",
-    "LeakyReLU",
-    "Linear",
-    "LogSoftmax",
-    "MSELoss",
-    "MaxPool2d",
-    "Module",
-    "NLLLoss",
-    "Parameter",
-    "ReLU",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Tanh",
-    "Tape",
-    "init",
-    "no_grad",
-    "optim",
-    "torch_random",
-    "utils",
-]
+from nn_reference import init as init
+from nn_reference import optim as optim
+from nn_reference import torch_random as torch_random
+from nn_reference import utils as utils
+from nn_reference.avg_pool2d import AvgPool2d as AvgPool2d
+from nn_reference.batchnorm import BatchNorm1d as BatchNorm1d
+from nn_reference.batchnorm import BatchNorm2d as BatchNorm2d
+from nn_reference.bce_with_logits import BCEWithLogitsLoss as BCEWithLogitsLoss
+from nn_reference.conv2d import Conv2d as Conv2d
+from nn_reference.cross_entropy import CrossEntropyLoss as CrossEntropyLoss
+from nn_reference.dropout import Dropout as Dropout
+from nn_reference.elu import ELU as ELU
+from nn_reference.flatten import Flatten as Flatten
+from nn_reference.flatten import Identity as Identity
+from nn_reference.gelu import GELU as GELU
+from nn_reference.l1 import L1Loss as L1Loss
+from nn_reference.layer import Call as Call
+from nn_reference.layer import Layer as Layer
+from nn_reference.layer import Tape as Tape
+from nn_reference.layer import no_grad as no_grad
+from nn_reference.leaky_relu import LeakyReLU as LeakyReLU
+from nn_reference.linear import Linear as Linear
+from nn_reference.log_softmax import LogSoftmax as LogSoftmax
+from nn_reference.max_pool2d import MaxPool2d as MaxPool2d
+from nn_reference.module import Module as Module
+from nn_reference.module import Parameter as Parameter
+from nn_reference.module import Sequential as Sequential
+from nn_reference.mse import MSELoss as MSELoss
+from nn_reference.nll import NLLLoss as NLLLoss
+from nn_reference.relu import ReLU as ReLU
+from nn_reference.sigmoid import Sigmoid as Sigmoid
+from nn_reference.silu import SiLU as SiLU
+from nn_reference.softmax import Softmax as Softmax
+from nn_reference.tanh import Tanh as Tanh

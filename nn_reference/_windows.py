@@ -6,18 +6,19 @@ slice of the input. There are only a few positions, so we loop over these and wo
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import EllipsisType
-from typing import TypeAlias
 
 import numpy as np
 
 from nn_reference._arrays import Array
 
-Pair: TypeAlias = tuple[int, int]
-Padding: TypeAlias = tuple[Pair, Pair]  # ((above, below), (left, right))
+Pair = tuple[int, int]
+Slice = tuple[EllipsisType, slice, slice]
+Size = int | Pair  # as in torch: one number for both axes, or (vertical, horizontal)
 
 
-def pair(owner: str, name: str, value: int | Pair, least: int = 1) -> Pair:
+def pair(owner: str, name: str, value: Size, least: int = 1) -> Pair:
     """Return ``value`` for both axes; ValueError unless it is one or two integers of at least ``least``."""
     values = (value, value) if isinstance(value, int) else tuple(value)
     if len(values) != 2 or not all(isinstance(v, int) and v >= least for v in values):
@@ -25,65 +26,61 @@ def pair(owner: str, name: str, value: int | Pair, least: int = 1) -> Pair:
     return values
 
 
-def pad(x: Array, padding: Padding, value: float = 0.0) -> Array:
-    """Return x (..., H, W) with a border of ``value``, or x itself if the border is empty."""
-    if padding == ((0, 0), (0, 0)):
-        return x
-    return np.pad(x, [(0, 0)] * (x.ndim - 2) + list(padding), constant_values=value)
+@dataclass(frozen=True)
+class Windows:
+    """Where the windows lie on an image that has been given a border."""
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    border: tuple[Pair, Pair] = ((0, 0), (0, 0))  # ((above, below), (left, right))
+
+    def pad(self, x: Array, value: float = 0.0) -> Array:
+        """Return x (..., H, W) with the border filled with ``value``, or x itself if there is none."""
+        if self.border == ((0, 0), (0, 0)):
+            return x
+        return np.pad(x, [(0, 0)] * (x.ndim - 2) + list(self.border), constant_values=value)
+
+    def crop(self, padded: Array) -> Array:
+        """Return the view without the border."""
+        (above, below), (left, right) = self.border
+        return padded[..., above : padded.shape[-2] - below, left : padded.shape[-1] - right]
+
+    def count(self, padded_shape: tuple[int, ...]) -> Pair:
+        """Return (H', W'), how many windows fit along each axis; ValueError if none does."""
+        height, width = padded_shape[-2:]
+        spans = tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        if height < spans[0] or width < spans[1]:
+            raise ValueError(f"the kernel spans {spans} pixels, the padded input has only {(height, width)}")
+        return (height - spans[0]) // self.stride[0] + 1, (width - spans[1]) // self.stride[1] + 1
+
+    def slices(self, padded_shape: tuple[int, ...]) -> Iterator[tuple[int, int, Slice]]:
+        """Yield i, j and the slice (..., H', W') of the padded image that the kernel's (i, j) meets."""
+        rows, columns = self.count(padded_shape)
+        for i in range(self.kernel[0]):
+            for j in range(self.kernel[1]):
+                top, left = i * self.dilation[0], j * self.dilation[1]
+                down = slice(top, top + (rows - 1) * self.stride[0] + 1, self.stride[0])
+                across = slice(left, left + (columns - 1) * self.stride[1] + 1, self.stride[1])
+                yield i, j, (..., down, across)
 
 
-def crop(x: Array, padding: Padding) -> Array:
-    """Return the view of x without the border that `pad` added."""
-    (above, below), (left, right) = padding
-    return x[..., above : x.shape[-2] - below, left : x.shape[-1] - right]
-
-
-def output_size(
-    owner: str, padded_shape: tuple[int, ...], kernel: Pair, stride: Pair, dilation: Pair
-) -> Pair:
-    """Return how many windows fit along both axes; ValueError if none does."""
-    height, width = padded_shape[-2:]
-    spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
-    if height < spans[0] or width < spans[1]:
-        raise ValueError(f"{owner}: the kernel spans {spans} pixels, the padded input {(height, width)}")
-    return (height - spans[0]) // stride[0] + 1, (width - spans[1]) // stride[1] + 1
-
-
-def slices(
-    kernel: Pair, stride: Pair, dilation: Pair, out: Pair
-) -> Iterator[tuple[int, int, tuple[EllipsisType, slice, slice]]]:
-    """Yield i, j and the slice of the padded input that the kernel's position (i, j) meets, row by row."""
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            top, left = i * dilation[0], j * dilation[1]
-            rows = slice(top, top + (out[0] - 1) * stride[0] + 1, stride[0])
-            columns = slice(left, left + (out[1] - 1) * stride[1] + 1, stride[1])
-            yield i, j, (..., rows, columns)
-
-
-def pooling_border(
-    owner: str,
-    shape: tuple[int, ...],
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    ceil_mode: bool,
-) -> Padding:
-    """Return the border that pooling puts round an image (..., H, W).
+def pooling_windows(owner: str, x: Array, windows: Windows, padding: Pair, ceil_mode: bool) -> Windows:
+    """Return ``windows`` with the border that pooling puts round the images x (..., H, W).
 
     With ``ceil_mode`` it is wide enough, below and to the right, for one more window if that starts within
-    the image or the padding before it. Raises ValueError for an input without images, and for a padding of
-    more than half the kernel, for then a window could lie wholly within it.
+    the image or the padding before it. Raises ValueError for an input that is not images, and for a padding
+    of more than half the kernel, for then a window could lie wholly within it.
     """
-    if len(shape) not in (3, 4):
-        raise ValueError(f"{owner}: input has shape {shape}, expected (N, C, H, W) or (C, H, W)")
+    if x.ndim not in (3, 4):
+        raise ValueError(f"{owner}: input has shape {x.shape}, expected (N, C, H, W) or (C, H, W)")
     border = []
-    for size, k, s, p, d in zip(shape[-2:], kernel, stride, padding, dilation, strict=True):
-        span = (k - 1) * d + 1
+    for axis, p in enumerate(padding):
+        size, stride = x.shape[axis - 2], windows.stride[axis]
+        span = (windows.kernel[axis] - 1) * windows.dilation[axis] + 1
         if 2 * p > span:
             raise ValueError(f"{owner}: padding={p}, expected at most half the kernel's {span}")
-        windows, beyond = divmod(size + 2 * p - span, s)
-        one_more = ceil_mode and beyond > 0 and (windows + 1) * s < size + p
-        border.append((p, p + (s - beyond if one_more else 0)))
-    return border[0], border[1]
+        count, beyond = divmod(size + 2 * p - span, stride)
+        one_more = ceil_mode and beyond > 0 and (count + 1) * stride < size + p
+        border.append((p, p + (stride - beyond if one_more else 0)))
+    return Windows(windows.kernel, windows.stride, windows.dilation, (border[0], border[1]))

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nn_reference._arrays import Array
-from nn_reference.module import Layer, Parameter
+from nn_reference.layer import Layer
+from nn_reference.module import Parameter
 
 
 class Cache(NamedTuple):

@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from nn_reference import init
 from nn_reference._arrays import Array, check_choice, refuse
-from nn_reference._windows import Padding, Pair, crop, output_size, pad, pair, slices
-from nn_reference.module import Layer, Parameter
+from nn_reference._windows import Pair, Size, Windows, pair
+from nn_reference.layer import Layer
+from nn_reference.module import Parameter
 
 
 class Cache(NamedTuple):
@@ -17,19 +18,11 @@ class Cache(NamedTuple):
     x_shape: tuple[int, ...]  # (*, G I, H, W)
     padded: Array  # (*, G, I, H + border, W + border)
     kernels: Array  # (kernel height, kernel width, G, O, I), C-contiguous
-    stride: Pair
-    padding: Padding
-    dilation: Pair
+    windows: Windows
 
 
 def forward(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    stride: Pair = (1, 1),
-    padding: Padding = ((0, 0), (0, 0)),
-    dilation: Pair = (1, 1),
-    groups: int = 1,
+    x: Array, weight: Array, bias: Array | None, windows: Windows, groups: int = 1
 ) -> tuple[Array, Cache]:
     """Compute what is called convolution in this field (a cross-correlation: the kernel is not flipped).
 
@@ -40,27 +33,25 @@ def forward(
 
     Within a group, where x is padded with zeros::
 
-        y[n, o, r, c] = bias[o] + sum_i,j,k weight[o, k, i, j] x[n, k, r stride + i dilation, c stride + j
-        dilation]
+        y[n, o, r, c] = bias[o] + sum over k, i, j of
+                        weight[o, k, i, j] x[n, k, r stride + i dilation, c stride + j dilation]
 
     For one position (i, j) of the kernel this is a matrix (O, I) times a slice of x with all its pixels in a
     row (I, H' W'), and y is the sum of these products, one for each position.
     """
-    images = x.shape[:-3]
-    out_channels, in_channels, *kernel = weight.shape
-    height, width = kernel
-    padded = pad(x, padding)
-    out = output_size("Conv2d", padded.shape, (height, width), stride, dilation)
+    images, (out_channels, in_channels, *kernel) = x.shape[:-3], weight.shape
+    padded = windows.pad(x)
     padded = padded.reshape(*images, groups, in_channels, *padded.shape[-2:])
-    kernels = weight.reshape(groups, out_channels // groups, in_channels, height, width)
+    rows, columns = windows.count(padded.shape)
+    kernels = weight.reshape(groups, out_channels // groups, in_channels, *kernel)
     kernels = np.ascontiguousarray(kernels.transpose(3, 4, 0, 1, 2))
-    y = np.zeros((*images, groups, out_channels // groups, out[0] * out[1]), x.dtype)
-    for i, j, window in slices((height, width), stride, dilation, out):
+    y = np.zeros((*images, groups, out_channels // groups, rows * columns), x.dtype)
+    for i, j, window in windows.slices(padded.shape):
         y += kernels[i, j] @ padded[window].reshape(*images, groups, in_channels, -1)
-    y = y.reshape(*images, out_channels, *out)
+    y = y.reshape(*images, out_channels, rows, columns)
     if bias is not None:
         y += bias[:, None, None]
-    return y, Cache(x.shape, padded, kernels, stride, padding, dilation)
+    return y, Cache(x.shape, padded, kernels, windows)
 
 
 def backward(cache: Cache, grad_y: Array, need_grad_x: bool = True) -> tuple[Array | None, Array, Array]:
@@ -76,24 +67,22 @@ def backward(cache: Cache, grad_y: Array, need_grad_x: bool = True) -> tuple[Arr
     place from which the slice was taken. What falls on the border is dropped, since the zeros there were not
     x. ``grad_bias`` is the sum over images and pixels. Source: Dumoulin and Visin (2016), chapter 4.
     """
-    x_shape, padded, kernels, stride, padding, dilation = cache
-    images, (height, width, groups, out_channels, in_channels) = x_shape[:-3], kernels.shape
+    x_shape, padded, kernels, windows = cache
+    images, (*_, groups, out_channels, in_channels) = x_shape[:-3], kernels.shape
     over_images = tuple(range(len(images)))
-    out = (grad_y.shape[-2], grad_y.shape[-1])
     grad_bias = grad_y.sum((*over_images, -2, -1))
-    rows = grad_y.reshape(*images, groups, out_channels, -1)
+    grad_rows = grad_y.reshape(*images, groups, out_channels, -1)
     grad_kernels = np.empty_like(kernels, grad_y.dtype)
     grad_padded = np.zeros_like(padded, grad_y.dtype) if need_grad_x else None
-    for i, j, window in slices((height, width), stride, dilation, out):
+    for i, j, window in windows.slices(padded.shape):
         x_ij = padded[window].reshape(*images, groups, in_channels, -1)
-        (rows @ x_ij.swapaxes(-1, -2)).sum(over_images, out=grad_kernels[i, j])
+        (grad_rows @ x_ij.swapaxes(-1, -2)).sum(over_images, out=grad_kernels[i, j])
         if grad_padded is not None:
-            grad_x_ij = kernels[i, j].swapaxes(-1, -2) @ rows
-            grad_padded[window] += grad_x_ij.reshape(*images, groups, in_channels, *out)
-    grad_weight = grad_kernels.transpose(2, 3, 4, 0, 1).reshape(-1, in_channels, height, width)
-    if grad_padded is None:
-        return None, grad_weight, grad_bias
-    return crop(grad_padded, padding).reshape(x_shape), grad_weight, grad_bias
+            grad_x_ij = kernels[i, j].swapaxes(-1, -2) @ grad_rows
+            grad_padded[window] += grad_x_ij.reshape(padded[window].shape)
+    grad_weight = grad_kernels.transpose(2, 3, 4, 0, 1).reshape(-1, in_channels, *windows.kernel)
+    grad_x = None if grad_padded is None else windows.crop(grad_padded).reshape(x_shape)
+    return grad_x, grad_weight, grad_bias
 
 
 class Conv2d(Layer):
@@ -103,10 +92,10 @@ class Conv2d(Layer):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Pair,
-        stride: int | Pair = 1,
-        padding: str | int | Pair = 0,
-        dilation: int | Pair = 1,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: str | Size = 0,
+        dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
@@ -117,41 +106,36 @@ class Conv2d(Layer):
         super().__init__()
         refuse("Conv2d", padding_mode=padding_mode if padding_mode != "zeros" else None)
         if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"Conv2d: groups={groups} does not divide both in_channels={in_channels} and {out_channels=}"
-            )
+            raise ValueError(f"Conv2d: {groups=} does not divide both {in_channels=} and {out_channels=}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size)
         self.stride = pair("Conv2d", "stride", stride)
         self.dilation = pair("Conv2d", "dilation", dilation)
-        if isinstance(padding, str):
-            check_choice("Conv2d", "padding", padding, ("same", "valid"))
-            self.padding: str | Pair = padding
-        else:
-            self.padding = pair("Conv2d", "padding", padding, 0)
-        if padding == "same" and self.stride != (1, 1):
-            raise ValueError(f"Conv2d: padding='same' needs stride 1, found {self.stride}")
+        self.padding = padding if isinstance(padding, str) else pair("Conv2d", "padding", padding, 0)
+        self._windows = Windows(self.kernel_size, self.stride, self.dilation, self._border())
         self.weight = Parameter(np.empty((out_channels, in_channels // groups, *self.kernel_size), dtype))
         self.bias = Parameter(np.empty(out_channels, dtype)) if bias else None
         init.reset_affine(self.weight, self.bias, generator)
 
-    def _border(self) -> Padding:
+    def _border(self) -> tuple[Pair, Pair]:
         """Return the rows and columns of zeros; "same" puts the odd one below and to the right."""
-        if self.padding == "same":
-            total = [d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
-            return (total[0] // 2, -(-total[0] // 2)), (total[1] // 2, -(-total[1] // 2))
-        if isinstance(self.padding, str):
+        if not isinstance(self.padding, str):
+            rows, columns = self.padding
+            return (rows, rows), (columns, columns)
+        check_choice("Conv2d", "padding", self.padding, ("same", "valid"))
+        if self.padding == "valid":
             return (0, 0), (0, 0)
-        vertical, horizontal = self.padding
-        return (vertical, vertical), (horizontal, horizontal)
+        if self.stride != (1, 1):
+            raise ValueError(f"Conv2d: padding='same' needs stride 1, found {self.stride}")
+        rows, columns = (d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:
         if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
-            expected = f"({self.in_channels}, H, W)"
-            raise ValueError(f"Conv2d: input has shape {x.shape}, expected (N, {expected[1:]} or {expected}")
+            one = f"({self.in_channels}, H, W)"
+            raise ValueError(f"Conv2d: input has shape {x.shape}, expected (N, {one[1:]} or {one}")
         bias = None if self.bias is None else self.bias.data
-        border = self._border()
-        return forward(x, self.weight.data, bias, self.stride, border, self.dilation, self.groups)
+        return forward(x, self.weight.data, bias, self._windows, self.groups)
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array | None:
         grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x)
@@ -162,12 +146,10 @@ class Conv2d(Layer):
 
     def extra_repr(self) -> str:
         """Return the arguments as torch shows them."""
-        shown = [str(self.in_channels), str(self.out_channels)]
-        shown += [f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
-        if self.padding != (0, 0):
-            shown.append(f"padding={self.padding}")
-        if self.dilation != (1, 1):
-            shown.append(f"dilation={self.dilation}")
-        if self.groups != 1:
-            shown.append(f"groups={self.groups}")
-        return ", ".join(shown if self.bias is not None else [*shown, "bias=False"])
+        shown = (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        )
+        shown += f", padding={self.padding}" if self.padding != (0, 0) else ""
+        shown += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
+        shown += f", groups={self.groups}" if self.groups != 1 else ""
+        return shown + (", bias=False" if self.bias is None else "")

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nn_reference._arrays import Array, refuse
-from nn_reference.module import Layer
+from nn_reference.layer import Layer
 
 
 def draw_mask(
@@ -35,6 +35,9 @@ def backward(cache: Array, grad_y: Array) -> Array:
 class Dropout(Layer):
     """``torch.nn.Dropout``; the mask is drawn from ``generator`` (a new unseeded one if None)."""
 
+    _shown = ("p", "inplace")
+    inplace = False
+
     def __init__(
         self, p: float = 0.5, inplace: bool = False, *, generator: np.random.Generator | None = None
     ) -> None:
@@ -52,7 +55,3 @@ class Dropout(Layer):
 
     def _backward(self, cache: Array | None, grad_y: Array, need_grad_x: bool) -> Array:
         return grad_y if cache is None else backward(cache, grad_y)
-
-    def extra_repr(self) -> str:
-        """Return the arguments as torch shows them."""
-        return f"p={self.p}, inplace=False"

@@ -3,7 +3,7 @@
 import math
 
 from nn_reference._arrays import Array
-from nn_reference.module import Layer
+from nn_reference.layer import Layer
 
 
 def forward(x: Array, start_dim: int = 1, end_dim: int = -1) -> tuple[Array, tuple[int, ...]]:
@@ -25,6 +25,8 @@ def backward(cache: tuple[int, ...], grad_y: Array) -> Array:
 class Flatten(Layer):
     """``torch.nn.Flatten``: by default (N, *) to (N, product of *)."""
 
+    _shown = ("start_dim", "end_dim")
+
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
@@ -42,10 +44,6 @@ class Flatten(Layer):
 
     def _backward(self, cache: tuple[int, ...], grad_y: Array, need_grad_x: bool) -> Array:
         return backward(cache, grad_y)
-
-    def extra_repr(self) -> str:
-        """Return the arguments as torch shows them."""
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class Identity(Layer):

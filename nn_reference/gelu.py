@@ -3,7 +3,7 @@
 import numpy as np
 
 from nn_reference._arrays import Array, check_choice
-from nn_reference.module import Layer
+from nn_reference.layer import Layer
 
 Cache = tuple[Array, Array, str]
 
@@ -89,6 +89,8 @@ def backward(cache: Cache, grad_y: Array) -> Array:
 class GELU(Layer):
     """``torch.nn.GELU``, exact or with ``approximate="tanh"``."""
 
+    _shown = ("approximate",)
+
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
         check_choice("GELU", "approximate", approximate, ("none", "tanh"))
@@ -99,7 +101,3 @@ class GELU(Layer):
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
         return backward(cache, grad_y)
-
-    def extra_repr(self) -> str:
-        """Return the arguments as torch shows them."""
-        return f"approximate={self.approximate!r}"

@@ -21,28 +21,19 @@ from nn_reference._arrays import Array, check_choice
 from nn_reference.module import Parameter
 
 Generator: TypeAlias = np.random.Generator | torch_random.Generator
+G: TypeAlias = Generator | None
 Target = TypeVar("Target", Array, Parameter)
 
-_GAINS = {
-    "linear": 1.0,
-    "conv1d": 1.0,
-    "conv2d": 1.0,
-    "conv3d": 1.0,
-    "conv_transpose1d": 1.0,
-    "conv_transpose2d": 1.0,
-    "conv_transpose3d": 1.0,
-    "sigmoid": 1.0,
-    "tanh": 5 / 3,
-    "relu": math.sqrt(2),
-    "selu": 3 / 4,
-}
+_CONVOLUTIONS = [f"conv{transposed}{n}d" for transposed in ("", "_transpose") for n in (1, 2, 3)]
+_GAINS = dict.fromkeys(["linear", *_CONVOLUTIONS, "sigmoid"], 1.0)
+_GAINS |= {"tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
 
 def _array(target: Array | Parameter) -> Array:
     return target.data if isinstance(target, Parameter) else target
 
 
-def uniform_(target: Target, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Target:
+def uniform_(target: Target, a: float = 0.0, b: float = 1.0, generator: G = None) -> Target:
     """Draw from the uniform distribution on [a, b)."""
     array = _array(target)
     if isinstance(generator, torch_random.Generator):
@@ -52,9 +43,7 @@ def uniform_(target: Target, a: float = 0.0, b: float = 1.0, generator: Generato
     return target
 
 
-def normal_(
-    target: Target, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None
-) -> Target:
+def normal_(target: Target, mean: float = 0.0, std: float = 1.0, generator: G = None) -> Target:
     """Draw from the normal distribution."""
     array = _array(target)
     array[...] = (generator or np.random.default_rng()).normal(mean, std, array.shape)
@@ -96,13 +85,13 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * receptive_field, shape[0] * receptive_field
 
 
-def xavier_uniform_(target: Target, gain: float = 1.0, generator: Generator | None = None) -> Target:
+def xavier_uniform_(target: Target, gain: float = 1.0, generator: G = None) -> Target:
     """Draw uniformly with variance gain^2 2 / (fan_in + fan_out)."""
     bound = math.sqrt(3) * gain * math.sqrt(2 / sum(fans(target.shape)))
     return uniform_(target, -bound, bound, generator)
 
 
-def xavier_normal_(target: Target, gain: float = 1.0, generator: Generator | None = None) -> Target:
+def xavier_normal_(target: Target, gain: float = 1.0, generator: G = None) -> Target:
     """Draw normally with variance gain^2 2 / (fan_in + fan_out)."""
     return normal_(target, 0.0, gain * math.sqrt(2 / sum(fans(target.shape))), generator)
 
@@ -114,11 +103,7 @@ def _kaiming_std(target: Array | Parameter, a: float, mode: str, nonlinearity: s
 
 
 def kaiming_uniform_(
-    target: Target,
-    a: float = 0,
-    mode: str = "fan_in",
-    nonlinearity: str = "leaky_relu",
-    generator: Generator | None = None,
+    target: Target, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: G = None
 ) -> Target:
     """Draw uniformly with variance gain^2 / fan; ``a`` is the negative slope of a leaky ReLU."""
     bound = math.sqrt(3.0) * _kaiming_std(target, a, mode, nonlinearity)
@@ -126,17 +111,13 @@ def kaiming_uniform_(
 
 
 def kaiming_normal_(
-    target: Target,
-    a: float = 0,
-    mode: str = "fan_in",
-    nonlinearity: str = "leaky_relu",
-    generator: Generator | None = None,
+    target: Target, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: G = None
 ) -> Target:
     """Draw normally with variance gain^2 / fan; ``a`` is the negative slope of a leaky ReLU."""
     return normal_(target, 0.0, _kaiming_std(target, a, mode, nonlinearity), generator)
 
 
-def reset_affine(weight: Parameter, bias: Parameter | None, generator: Generator | None = None) -> None:
+def reset_affine(weight: Parameter, bias: Parameter | None, generator: G = None) -> None:
     """Draw torch's default for Linear and Conv2d: weight and bias uniform within 1 / sqrt(fan_in).
 
     The weight's bound is written there as Kaiming's with a = sqrt(5), which is the same number.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nn_reference._arrays import Array, refuse
-from nn_reference.module import Layer
+from nn_reference.layer import Layer
 
 Cache = tuple[Array, float]
 
@@ -26,6 +26,8 @@ def backward(cache: Cache, grad_y: Array) -> Array:
 class LeakyReLU(Layer):
     """``torch.nn.LeakyReLU``."""
 
+    _shown = ("negative_slope",)
+
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
         refuse("LeakyReLU", inplace=inplace)
@@ -36,7 +38,3 @@ class LeakyReLU(Layer):
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
         return backward(cache, grad_y)
-
-    def extra_repr(self) -> str:
-        """Return the arguments as torch shows them."""
-        return f"negative_slope={self.negative_slope}"

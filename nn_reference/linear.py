@@ -5,7 +5,8 @@ import numpy.typing as npt
 
 from nn_reference import init
 from nn_reference._arrays import Array
-from nn_reference.module import Layer, Parameter
+from nn_reference.layer import Layer
+from nn_reference.module import Parameter
 
 Cache = tuple[Array, Array]
 
@@ -69,6 +70,8 @@ def backward(
 class Linear(Layer):
     """``torch.nn.Linear``: x (*, in_features) to y (*, out_features), for any leading shape."""
 
+    _shown = ("in_features", "out_features", "bias")
+
     def __init__(
         self,
         in_features: int,
@@ -96,9 +99,3 @@ class Linear(Layer):
         if self.bias is not None:
             self.bias.accumulate(grad_bias)
         return grad_x
-
-    def extra_repr(self) -> str:
-        """Return the arguments as torch shows them."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-        )

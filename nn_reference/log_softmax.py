@@ -28,7 +28,6 @@ class LogSoftmax(Softmax):
     """``torch.nn.LogSoftmax``; ``dim`` must be given."""
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:
-        self._check_dim(x)
         return forward(x, self.dim)
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:

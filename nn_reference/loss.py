@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nn_reference._arrays import Array, check_choice
-from nn_reference.module import Layer
+from nn_reference.layer import Layer
 
 
 def reduce(losses: Array, reduction: str, count: Any = None) -> Array:
     """Return the losses themselves ("none"), their sum, or their sum divided by ``count`` ("mean").
 
-    ``count`` is their number if None; losses with class weights divide by the sum of the weights. The mean
-    of no losses is nan, as in PyTorch.
+    ``count`` is their number if None; with class weights it is the sum of the weights. The mean of no losses
+    is nan, as in PyTorch.
     """
     if reduction == "none":
         return losses

@@ -1,32 +1,15 @@
 """Max pooling: each window is replaced by its largest pixel."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from nn_reference._arrays import Array, refuse
-from nn_reference._windows import Padding, Pair, crop, output_size, pad, pair, pooling_border, slices
-from nn_reference.module import Layer
+from nn_reference._windows import Size, Windows, pair, pooling_windows
+from nn_reference.layer import Layer
+
+Cache = tuple[tuple[int, ...], Array, Windows]
 
 
-class Cache(NamedTuple):
-    """What backward needs."""
-
-    winner: Array  # in the shape of y: the position in the window of its largest pixel, counted row by row
-    padded_shape: tuple[int, ...]
-    kernel: Pair
-    stride: Pair
-    padding: Padding
-    dilation: Pair
-
-
-def forward(
-    x: Array,
-    kernel: Pair,
-    stride: Pair,
-    padding: Padding = ((0, 0), (0, 0)),
-    dilation: Pair = (1, 1),
-) -> tuple[Array, Cache]:
+def forward(x: Array, windows: Windows) -> tuple[Array, Cache]:
     """Compute ``y[.., r, c] = max over (i, j) of x[.., r stride + i dilation, c stride + j dilation]``.
 
         x  (N, C, H, W) or (C, H, W), as if surrounded by minus infinity
@@ -34,15 +17,14 @@ def forward(
 
     Complex numbers are compared by their real part.
     """
-    padded = pad(x, padding, -np.inf)
-    out = output_size("MaxPool2d", padded.shape, kernel, stride, dilation)
-    windows = [padded[window] for _, _, window in slices(kernel, stride, dilation, out)]
-    y = windows[0].copy()
-    winner = np.zeros(y.shape, np.min_scalar_type(len(windows) - 1))
-    for k, pixels in enumerate(windows[1:], 1):
+    padded = windows.pad(x, -np.inf)
+    slices = [padded[window] for _, _, window in windows.slices(padded.shape)]
+    y = slices[0].copy()
+    winner = np.zeros(y.shape, np.min_scalar_type(len(slices) - 1))  # the number of the largest pixel's slice
+    for k, pixels in enumerate(slices[1:], 1):
         winner[pixels > y] = k  # the first of equal pixels stays
         np.maximum(y, pixels, out=y)
-    return y, Cache(winner, padded.shape, kernel, stride, padding, dilation)
+    return y, (padded.shape, winner, windows)
 
 
 def backward(cache: Cache, grad_y: Array) -> Array:
@@ -52,48 +34,37 @@ def backward(cache: Cache, grad_y: Array) -> Array:
     several windows gets the sum of their gradients. Where two are equally large there is a kink; like PyTorch
     we give all to the first in reading order. Source: Goodfellow, Bengio and Courville (2016), section 9.3.
     """
-    winner, padded_shape, kernel, stride, padding, dilation = cache
-    out = (grad_y.shape[-2], grad_y.shape[-1])
+    padded_shape, winner, windows = cache
     grad_padded = np.zeros(padded_shape, grad_y.dtype)
-    for k, (_, _, window) in enumerate(slices(kernel, stride, dilation, out)):
+    for k, (_, _, window) in enumerate(windows.slices(padded_shape)):
         grad_padded[window] += grad_y * (winner == k)
-    return crop(grad_padded, padding)
+    return windows.crop(grad_padded)
 
 
 class MaxPool2d(Layer):
     """``torch.nn.MaxPool2d``; ``stride`` is the kernel size if None."""
 
+    _shown = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+
     def __init__(
         self,
-        kernel_size: int | Pair,
-        stride: int | Pair | None = None,
-        padding: int | Pair = 0,
-        dilation: int | Pair = 1,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
         refuse("MaxPool2d", return_indices=return_indices)
-        stride = kernel_size if stride is None else stride
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.dilation, self.ceil_mode = dilation, ceil_mode
-        self._kernel = pair("MaxPool2d", "kernel_size", kernel_size)
-        self._stride = pair("MaxPool2d", "stride", stride)
+        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+        sizes = (("kernel_size", kernel_size), ("stride", self.stride), ("dilation", dilation))
+        self._windows = Windows(*(pair("MaxPool2d", name, size) for name, size in sizes))
         self._padding = pair("MaxPool2d", "padding", padding, 0)
-        self._dilation = pair("MaxPool2d", "dilation", dilation)
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:
-        border = pooling_border(
-            "MaxPool2d", x.shape, self._kernel, self._stride, self._padding, self._dilation, self.ceil_mode
-        )
-        return forward(x, self._kernel, self._stride, border, self._dilation)
+        return forward(x, pooling_windows("MaxPool2d", x, self._windows, self._padding, self.ceil_mode))
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
         return backward(cache, grad_y)
-
-    def extra_repr(self) -> str:
-        """Return the arguments as torch shows them."""
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
-        )

@@ -1,23 +1,17 @@
-"""Parameters, modules and the calls between them: everything that is not mathematics.
-
-A `Layer` remembers what its backward needs (the *cache*) when it runs forward, and forgets it when it
-runs backward. The memory is a stack, so a layer that is used twice in one forward gets each cache
-back in the reverse order, which is the order of the chain rule. A new forward (a call that is not made from
-within another module's call) drops what an earlier one left behind: a network that is only ever evaluated
-holds the caches of its last batch, and none at all inside ``with no_grad():``.
-"""
+"""Parameters, and modules that hold them: names, state and printing, but no mathematics."""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from nn_reference._arrays import Array, check_floating
+from nn_reference._arrays import Array
+
+if TYPE_CHECKING:
+    from nn_reference.layer import Tape
 
 
 class Parameter:
@@ -66,29 +60,7 @@ class Parameter:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
 
 
-@dataclass(eq=False)
-class Call:
-    """One call of one layer, as a `Tape` records it. What has not happened yet is None."""
-
-    name: str
-    layer: "Layer"
-    inputs: tuple[Any, ...]
-    output: Array
-    cache: Any
-    grad_output: Array | None = None
-    grad_input: Array | None = None
-
-
-class _Pending(NamedTuple):
-    """A forward that waits for its backward."""
-
-    cache: Any
-    output_shape: tuple[int, ...]
-    output_dtype: np.dtype[Any]
-    calls: list[Call]
-
-
-class _State(threading.local):
+class State(threading.local):
     """What a call must know of the calls around it; each thread has its own."""
 
     grad_enabled: bool = True
@@ -96,18 +68,7 @@ class _State(threading.local):
     tapes: "tuple[Tape, ...]" = ()
 
 
-_state = _State()
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Run forwards without remembering what a backward would need, as ``torch.no_grad``."""
-    before = _state.grad_enabled
-    _state.grad_enabled = False
-    try:
-        yield
-    finally:
-        _state.grad_enabled = before
+state = State()
 
 
 class Loaded(NamedTuple):
@@ -125,6 +86,8 @@ class Module:
     or `Module` objects are found by themselves, in the order in which they were set.
     """
 
+    _shown: tuple[str, ...] = ()  # the attributes that repr shows
+
     def __init__(self) -> None:
         self.training = True
         self._buffers: list[str] = []
@@ -139,16 +102,14 @@ class Module:
 
     def __call__(self, *inputs: Any) -> Array:
         """Run `forward`. The outermost of the calls that are running marks where a new forward begins."""
-        outermost = _state.forward is None
+        outermost = state.forward is None
         if outermost:
-            _state.forward = object()
+            state.forward = object()
         try:
             return self.forward(*inputs)
         finally:
             if outermost:
-                _state.forward = None
-
-    # -- what is inside ---------------------------------------------------------------------------
+                state.forward = None
 
     def register_buffer(self, name: str, value: Array | None) -> None:
         """Set an attribute that belongs to the state but is not learnt (BatchNorm's running statistics)."""
@@ -159,18 +120,17 @@ class Module:
         """Yield the modules directly inside this one."""
         return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """Yield this module and all inside it, outer ones first; one used under two names has the first."""
-        seen: set[int] = set()
-        for name, module in self._walk(prefix):
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield name, module
-
     def _walk(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
         yield prefix, self
         for name, child in self.named_children():
             yield from child._walk(f"{prefix}.{name}" if prefix else name)
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """Yield this module and all inside it, outer ones first; one used under two names has the first."""
+        found: dict[int, tuple[str, Module]] = {}
+        for name, module in self._walk(prefix):
+            found.setdefault(id(module), (name, module))
+        return iter(found.values())
 
     def modules(self) -> Iterator["Module"]:
         """Yield this module and all inside it."""
@@ -181,18 +141,15 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield each parameter once, under torch's name for it, as ``fc1.weight``."""
-        seen: set[int] = set()
+        found: dict[int, tuple[str, Parameter]] = {}
         for prefix, module in self.named_modules():
             for name, parameter in module._own_parameters():
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield f"{prefix}.{name}" if prefix else name, parameter
+                found.setdefault(id(parameter), (f"{prefix}.{name}" if prefix else name, parameter))
+        return iter(found.values())
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield each parameter once."""
         return (parameter for _, parameter in self.named_parameters())
-
-    # -- state ------------------------------------------------------------------------------------
 
     def _live_state(self) -> Iterator[tuple[str, Array]]:
         """Yield torch's key and the array itself for every parameter and buffer."""
@@ -221,39 +178,33 @@ class Module:
         given = {key: np.asarray(value) for key, value in state_dict.items()}
         missing = [key for key in live if key not in given]
         unexpected = [key for key in given if key not in live]
-        wrong = [
-            f"{key} is {given[key].dtype} {given[key].shape}, expected {live[key].dtype} {live[key].shape}"
-            for key in live
-            if key in given
-            and (
-                given[key].shape != live[key].shape
-                or not np.can_cast(given[key].dtype, live[key].dtype, "same_kind")
-            )
-        ]
-        if strict:
-            wrong += [f"{key} is missing" for key in missing] + [f"{key} is unexpected" for key in unexpected]
+        wrong = [f"{key} is missing" for key in missing] + [f"{key} is unexpected" for key in unexpected]
+        wrong = wrong if strict else []
+        common = [key for key in live if key in given]
+        for key in common:
+            new, old = given[key], live[key]
+            if new.shape != old.shape or not np.can_cast(new.dtype, old.dtype, "same_kind"):
+                wrong.append(f"{key} is {new.dtype} {new.shape}, expected {old.dtype} {old.shape}")
         if wrong:
             raise ValueError(f"{type(self).__name__}.load_state_dict: {'; '.join(wrong)}")
-        for key, value in live.items():
-            if key in given:
-                np.copyto(value, given[key], casting="same_kind")
+        for key in common:
+            np.copyto(live[key], given[key], casting="same_kind")
         return Loaded(missing, unexpected)
 
     def to(self, dtype: npt.DTypeLike) -> Self:
         """Convert parameters, gradients and floating-point buffers to ``dtype``; returns the module."""
-        target = np.dtype(dtype)
-        if not np.issubdtype(target, np.inexact):
-            raise TypeError(f"{type(self).__name__}.to: dtype is {target}, expected floating point")
+        if not np.issubdtype(dtype, np.inexact):
+            raise TypeError(f"{type(self).__name__}.to: dtype is {dtype}, expected floating point")
         for parameter in self.parameters():
-            parameter.data = parameter.data.astype(target, copy=False)
+            parameter.data = parameter.data.astype(dtype, copy=False)
             parameter.grad_buffer = None
             if parameter.grad is not None:
-                parameter.grad = parameter.grad.astype(target, copy=False)
+                parameter.grad = parameter.grad.astype(dtype, copy=False)
         for module in self.modules():
             for name in module._buffers:
                 value = getattr(module, name)
                 if value is not None and np.issubdtype(value.dtype, np.inexact):
-                    setattr(module, name, value.astype(target, copy=False))
+                    setattr(module, name, value.astype(dtype, copy=False))
         return self
 
     def double(self) -> Self:
@@ -279,93 +230,15 @@ class Module:
         for parameter in self.parameters():
             parameter.zero_grad()
 
-    # -- reading ----------------------------------------------------------------------------------
-
     def extra_repr(self) -> str:
         """Return the arguments that `repr` shows."""
-        return ""
+        values = {name: getattr(self, name) for name in self._shown}
+        return ", ".join(f"{n}={v is not None if n == 'bias' else repr(v)}" for n, v in values.items())
 
     def __repr__(self) -> str:
-        children = list(self.named_children())
-        if not children:
-            return f"{type(self).__name__}({self.extra_repr()})"
-        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children]
-        return "\n  ".join([f"{type(self).__name__}({self.extra_repr()}", *lines]) + "\n)"
-
-
-class Layer(Module):
-    """A module that does arithmetic of its own.
-
-    A subclass writes ``_forward(x) -> (y, cache)`` and ``_backward(cache, grad_y, need_grad_x) -> grad_x``,
-    which call the pure functions of its file; the second hands parameters their gradients.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pending: list[_Pending] | None = None  # None: never called; []: all gone back
-        self._pending_of: object | None = None  # the forward they belong to
-
-    def _forward(self, *inputs: Any, **kwargs: Any) -> tuple[Array, Any]:
-        raise NotImplementedError
-
-    def _backward(self, cache: Any, grad_y: Array, need_grad_x: bool) -> Array | None:
-        raise NotImplementedError
-
-    def _check_input(self, x: Array) -> None:
-        check_floating(type(self).__name__, "input", x)
-        for name, parameter in self._own_parameters():
-            if parameter.dtype != x.dtype:
-                raise TypeError(
-                    f"{type(self).__name__}: input is {x.dtype} but {name} is {parameter.dtype}; "
-                    "convert the input with astype or the network with to(dtype)"
-                )
-
-    def forward(self, *inputs: Any, **kwargs: Any) -> Array:
-        """Compute the output and remember what `backward` needs.
-
-        Raises TypeError for an input that is not floating point, or not of the parameters' dtype.
-        """
-        self._check_input(inputs[0])
-        y, cache = self._forward(*inputs)
-        if _state.forward is None or self._pending_of is not _state.forward or self._pending is None:
-            self._pending, self._pending_of = [], _state.forward
-        if _state.grad_enabled:
-            calls = [tape._record(self, inputs, y, cache) for tape in _state.tapes if self in tape]
-            self._pending.append(_Pending(cache, y.shape, y.dtype, calls))
-        return y
-
-    def backward(self, grad_output: Array, input_grad: bool = True) -> Array | None:
-        """Go back through the latest forward that has not been gone back through yet.
-
-        Raises RuntimeError when there is none; ValueError or TypeError when ``grad_output`` has not the shape
-        or the dtype of the output (that forward can then still be gone back through).
-        """
-        pending = self._last_pending()
-        name = type(self).__name__
-        if not isinstance(grad_output, np.ndarray) or grad_output.dtype != pending.output_dtype:
-            found = getattr(grad_output, "dtype", type(grad_output).__name__)
-            raise TypeError(f"{name}.backward: gradient is {found}, the output was {pending.output_dtype}")
-        if grad_output.shape != pending.output_shape:
-            raise ValueError(
-                f"{name}.backward: gradient is {grad_output.shape}, the output was {pending.output_shape}"
-            )
-        grad_input = self._backward(pending.cache, grad_output, input_grad)
-        if self._pending:
-            self._pending.pop()
-        for call in pending.calls:
-            call.grad_output, call.grad_input = grad_output, grad_input
-        return grad_input
-
-    def _last_pending(self) -> _Pending:
-        name = type(self).__name__
-        if self._pending is None:
-            raise RuntimeError(f"{name}.backward: called before forward")
-        if not self._pending:
-            raise RuntimeError(
-                f"{name}.backward: nothing to go back through; "
-                "called twice for one forward, or the forward ran under no_grad"
-            )
-        return self._pending[-1]
+        head = f"{type(self).__name__}({self.extra_repr()}"
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        return "\n  ".join([head, *lines]) + ("\n)" if lines else ")")
 
 
 class Sequential(Module):
@@ -390,7 +263,7 @@ class Sequential(Module):
 
     def forward(self, x: Array) -> Array:
         """Run the modules in order."""
-        for _, module in self.named_children():
+        for module in self:
             x = module(x)
         return x
 
@@ -401,13 +274,12 @@ class Sequential(Module):
         skips the gradient of its own input (in an image network the most expensive one), and returns None.
         """
         modules = list(self)
-        first = 0
-        if not input_grad:
-            while first < len(modules) and next(modules[first].parameters(), None) is None:
-                first += 1
-        grad: Array | None = grad_output
-        for i in range(len(modules) - 1, first - 1, -1):
-            assert grad is not None
+        if input_grad:
+            first = 0
+        else:
+            first = next((i for i, module in enumerate(modules) if any(module.parameters())), len(modules))
+        grad: Any = grad_output
+        for i in reversed(range(first, len(modules))):
             grad = modules[i].backward(grad, input_grad=input_grad or i > first)
         return grad if input_grad else None
 
@@ -415,61 +287,10 @@ class Sequential(Module):
         return (module for _, module in self.named_children())
 
     def __len__(self) -> int:
-        return len(list(self.named_children()))
+        return sum(1 for _ in self)
 
     def __getitem__(self, index: int | slice) -> Module:
         """Return one module, or for a slice a `Sequential` of the same modules."""
-        items = list(self.named_children())
         if isinstance(index, slice):
-            return Sequential(OrderedDict(items[index]))
-        return items[index][1]
-
-
-@dataclass(eq=False)
-class Tape:
-    """A record of every layer's call while it is active: values and, after backward, gradients, by name.
-
-    ::
-
-        with nn.Tape(network, loss=criterion) as tape:
-            criterion(network(x), labels)
-            network.backward(criterion.backward())
-        tape["fc1"].output, tape["fc1"].grad_output, tape["loss"].inputs
-
-    Layers are listed under their names in ``network``; further modules under the keywords that name them. The
-    value between two layers is the one's ``output`` and the other's ``inputs[0]``. The arrays are the
-    network's own, not copies; ``cache`` is what its file's forward returned (a Dropout's is its mask).
-    """
-
-    network: Module
-    others: dict[str, Module]
-    calls: list[Call] = field(default_factory=list)
-
-    def __init__(self, network: Module, **others: Module) -> None:
-        self.network, self.others, self.calls = network, others, []
-        roots = [("", network), *others.items()]
-        self._names = {id(m): name for prefix, root in roots for name, m in root.named_modules(prefix)}
-
-    def __contains__(self, layer: object) -> bool:
-        return id(layer) in self._names
-
-    def _record(self, layer: Layer, inputs: tuple[Any, ...], output: Array, cache: Any) -> Call:
-        self.calls.append(Call(self._names[id(layer)], layer, inputs, output, cache))
-        return self.calls[-1]
-
-    def __getitem__(self, name: str) -> Call:
-        """Return the one call of the layer of that name; KeyError when there was none or more than one."""
-        found = [call for call in self.calls if call.name == name]
-        if len(found) != 1:
-            names = ", ".join(dict.fromkeys(call.name for call in self.calls))
-            raise KeyError(
-                f"{name!r} was called {len(found)} times; recorded: {names} (all of them in .calls)"
-            )
-        return found[0]
-
-    def __enter__(self) -> Self:
-        _state.tapes += (self,)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        _state.tapes = tuple(tape for tape in _state.tapes if tape is not self)
+            return Sequential(OrderedDict(list(self.named_children())[index]))
+        return list(self)[index]

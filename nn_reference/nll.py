@@ -5,27 +5,36 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nn_reference._arrays import Array
-from nn_reference.cross_entropy import check_target, check_weight
 from nn_reference.loss import Loss, reduce, spread
 
 
 class Cache(NamedTuple):
-    """What backward needs; shapes as in `cross_entropy.Cache`."""
+    """What backward needs. C is the number of classes, on axis ``axis``; * stands for the other axes of x."""
 
-    shape: tuple[int, ...]
-    labels: Array
-    row_weight: Array
+    shape: tuple[int, ...]  # (*, C, *)
+    labels: Array  # (*, 1, *)
+    row_weight: Array  # (*, 1, *), the weight of each item's label, 0 where ignored
     axis: int
     reduction: str
-    count: Any
+    divisor: Any  # what "mean" divides by
+
+
+def class_axis(x: Array) -> int:
+    """Return the axis of the classes: 1 of (N, C, ...), 0 of (C,)."""
+    return min(1, x.ndim - 1)
+
+
+def weigh(x: Array, target: Array, weight: Array | None, ignore_index: int) -> tuple[Array, Array]:
+    """Return labels and their weights (0 where ignored), both with an axis of 1 for the classes."""
+    axis = class_axis(x)
+    kept = np.expand_dims(target != ignore_index, axis)
+    labels = np.where(kept, np.expand_dims(target, axis), 0)
+    class_weight = np.ones(x.shape[axis], x.dtype) if weight is None else weight.astype(x.dtype)
+    return labels, class_weight[labels] * kept
 
 
 def forward(
-    x: Array,
-    target: Array,
-    weight: Array | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
+    x: Array, target: Array, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> tuple[Array, Cache]:
     """Compute ``-weight_k x_k`` for the label k of each item.
 
@@ -36,24 +45,21 @@ def forward(
 
     "mean" divides by the sum of the weights of the labels that are not ignored.
     """
-    axis = min(1, x.ndim - 1)
-    kept = np.expand_dims(target != ignore_index, axis)
-    labels = np.where(kept, np.expand_dims(target, axis), 0)
-    class_weight = np.ones(x.shape[axis], x.dtype) if weight is None else weight.astype(x.dtype)
-    row_weight = class_weight[labels] * kept
+    axis = class_axis(x)
+    labels, row_weight = weigh(x, target, weight, ignore_index)
     losses = (-row_weight * np.take_along_axis(x, labels, axis)).squeeze(axis)
     cache = Cache(x.shape, labels, row_weight, axis, reduction, row_weight.sum())
-    return reduce(losses, reduction, cache.count), cache
+    return reduce(losses, reduction, cache.divisor), cache
 
 
 def backward(cache: Cache, grad_loss: Array) -> Array:
-    """Return ``grad_x``: ``-weight_k`` (over the count, for "mean") at the label, 0 at every other class.
+    """Return ``grad_x``: ``-weight_k`` (over the divisor, for "mean") at the label, 0 at every other class.
 
     Together with LogSoftmax's backward that is the gradient of cross-entropy, p - [j = k]; see
     `cross_entropy` for the way to compute it without cancellation, which two separate steps cannot use.
     """
-    shape, labels, row_weight, axis, reduction, count = cache
-    per_item = spread(grad_loss, reduction, count)
+    shape, labels, row_weight, axis, reduction, divisor = cache
+    per_item = spread(grad_loss, reduction, divisor)
     if reduction == "none":
         per_item = np.expand_dims(per_item, axis)
     grad = np.zeros(shape, row_weight.dtype)
@@ -73,15 +79,27 @@ class NLLLoss(Loss):
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
 
-    def _forward(self, x: Array, target: Array) -> tuple[Array, Cache]:
-        if x.ndim == 0:
-            raise ValueError("NLLLoss: input has shape (), expected (N, C, ...) or (C,)")
-        target = np.asarray(target)
-        if not np.issubdtype(target.dtype, np.integer):
-            raise TypeError(f"NLLLoss: target is {target.dtype}, expected integers")
-        check_weight(self, x)
-        check_target("NLLLoss", x, target, self.ignore_index)
+    def _forward(self, x: Array, target: Array) -> tuple[Array, Any]:
+        self._check(x, target)
         return forward(x, target, self.weight, self.ignore_index, self.reduction)
 
-    def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
+    def _backward(self, cache: Any, grad_y: Array, need_grad_x: bool) -> Array:
         return backward(cache, grad_y)
+
+    def _check(self, x: Array, target: Array) -> None:
+        """Raise unless there is a class for each item of x, and a weight for each class."""
+        name, axis = type(self).__name__, class_axis(x)
+        if x.ndim == 0:
+            raise ValueError(f"{name}: input has shape (), expected (N, C, ...) or (C,)")
+        if self.weight is not None and self.weight.shape != (x.shape[axis],):
+            raise ValueError(f"{name}: weight has shape {self.weight.shape}, expected ({x.shape[axis]},)")
+        if not isinstance(target, np.ndarray | np.integer) or not np.issubdtype(target.dtype, np.integer):
+            found = getattr(target, "dtype", type(target).__name__)
+            raise TypeError(f"{name}: target is {found}, expected an array of integers")
+        expected = x.shape[:axis] + x.shape[axis + 1 :]
+        if target.shape != expected:
+            raise ValueError(f"{name}: target has shape {target.shape}, expected {expected} for {x.shape}")
+        outside = target[(target != self.ignore_index) & ((target < 0) | (target >= x.shape[axis]))]
+        if outside.size:
+            classes = f"a class from 0 to {x.shape[axis] - 1} or ignore_index={self.ignore_index}"
+            raise ValueError(f"{name}: target holds {outside.flat[0]}, expected {classes}")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nn_reference._arrays import Array, refuse
-from nn_reference.module import Layer
+from nn_reference.layer import Layer
 
 
 def forward(x: Array, out: Array | None = None) -> tuple[Array, Array]:

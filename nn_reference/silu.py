@@ -2,7 +2,7 @@
 
 from nn_reference import sigmoid
 from nn_reference._arrays import Array, refuse
-from nn_reference.module import Layer
+from nn_reference.layer import Layer
 
 Cache = tuple[Array, Array]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nn_reference._arrays import Array
-from nn_reference.module import Layer
+from nn_reference.layer import Layer
 
 Cache = tuple[Array, int]
 
@@ -49,6 +49,8 @@ def backward(cache: Cache, grad_y: Array) -> Array:
 class Softmax(Layer):
     """``torch.nn.Softmax``; ``dim`` must be given."""
 
+    _shown = ("dim",)
+
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
         if dim is None:
@@ -58,18 +60,13 @@ class Softmax(Layer):
         self.dim = dim
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:
-        self._check_dim(x)
         return forward(x, self.dim)
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
         return backward(cache, grad_y)
 
-    def _check_dim(self, x: Array) -> None:
+    def _check_input(self, x: Array) -> None:
+        super()._check_input(x)
         if not -x.ndim <= self.dim < x.ndim:
-            raise ValueError(
-                f"{type(self).__name__}: input has shape {x.shape}, which has no dimension {self.dim}"
-            )
-
-    def extra_repr(self) -> str:
-        """Return the arguments as torch shows them."""
-        return f"dim={self.dim}"
+            name = type(self).__name__
+            raise ValueError(f"{name}: input has shape {x.shape}, which has no dimension {self.dim}")

@@ -1,14 +1,14 @@
 """Adam and AdamW: a step size for each element of its own."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nn_reference._arrays import Array
 from nn_reference.module import Parameter
-from nn_reference.optim.optimizer import Optimizer
+from nn_reference.optim.optimizer import Optimizer, Params
 
 
 def update(
@@ -62,7 +62,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -119,7 +119,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

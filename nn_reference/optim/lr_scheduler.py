@@ -21,15 +21,10 @@ Group = dict[str, Any]
 class LRScheduler:
     """The base: a subclass says in ``_next`` what a group's rate becomes at ``last_epoch``."""
 
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        self.optimizer, self.last_epoch = optimizer, last_epoch
-        for i, group in enumerate(optimizer.param_groups):
-            if last_epoch == -1:
-                group.setdefault("initial_lr", group["lr"])
-            elif "initial_lr" not in group:
-                raise KeyError(
-                    f"{type(self).__name__}: last_epoch={last_epoch} but group {i} has no initial_lr"
-                )
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer, self.last_epoch = optimizer, -1
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self.step()
 
@@ -70,7 +65,7 @@ class StepLR(LRScheduler):
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
         self.step_size, self.gamma = step_size, gamma
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer)
 
     def _next(self, group: Group) -> float:
         due = self.last_epoch > 0 and self.last_epoch % self.step_size == 0
@@ -84,7 +79,7 @@ class MultiStepLR(LRScheduler):
         self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
         self.milestones, self.gamma = Counter(milestones), gamma
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer)
 
     def _next(self, group: Group) -> float:
         return group["lr"] * self.gamma ** self.milestones[self.last_epoch]
@@ -93,9 +88,9 @@ class MultiStepLR(LRScheduler):
 class ExponentialLR(LRScheduler):
     """``lr_t = lr_0 gamma^t``."""
 
-    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
         self.gamma = gamma
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer)
 
     def _next(self, group: Group) -> float:
         return group["lr"] * self.gamma if self.last_epoch > 0 else group["lr"]
@@ -105,17 +100,12 @@ class LinearLR(LRScheduler):
     """``lr_t = lr_0 f_t``, where f goes in a straight line from start_factor to end_factor in total_iters."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        start_factor: float = 1 / 3,
-        end_factor: float = 1.0,
-        total_iters: int = 5,
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
     ) -> None:
         if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
             raise ValueError(f"LinearLR: {start_factor=} and {end_factor=}, expected in (0, 1] and [0, 1]")
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer)
 
     def _next(self, group: Group) -> float:
         t = self.last_epoch
@@ -130,9 +120,9 @@ class LinearLR(LRScheduler):
 class CosineAnnealingLR(LRScheduler):
     """``lr_t = eta_min + (lr_0 - eta_min) (1 + cos(pi t / T_max)) / 2`` (Loshchilov and Hutter 2017)."""
 
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         self.T_max, self.eta_min = T_max, eta_min
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer)
 
     def _height(self, t: int) -> float:
         return 1 + math.cos(math.pi * t / self.T_max)
@@ -169,22 +159,16 @@ class OneCycleLR(LRScheduler):
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         three_phase: bool = False,
-        last_epoch: int = -1,
     ) -> None:
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("OneCycleLR: give total_steps, or epochs and steps_per_epoch")
             total_steps = epochs * steps_per_epoch
         if total_steps < 1 or not 0 <= pct_start <= 1:
-            raise ValueError(
-                f"OneCycleLR: {total_steps=} and {pct_start=}, expected at least 1 and in [0, 1]"
-            )
+            raise ValueError(f"OneCycleLR: {total_steps=}, {pct_start=}, expected at least 1, from 0 to 1")
         check_choice("OneCycleLR", "anneal_strategy", anneal_strategy, ("cos", "linear"))
-        self.total_steps, self.anneal_strategy, self.cycle_momentum = (
-            total_steps,
-            anneal_strategy,
-            cycle_momentum,
-        )
+        self.total_steps, self.anneal_strategy = total_steps, anneal_strategy
+        self.cycle_momentum = cycle_momentum
         # each phase: its last step, and the names of the rates and momenta that it goes between
         up, last = pct_start * total_steps - 1, total_steps - 1
         rise = (up, "initial_lr", "max_lr", "max_momentum", "base_momentum")
@@ -195,15 +179,13 @@ class OneCycleLR(LRScheduler):
             self.phases = [rise, (last, "max_lr", "min_lr", "base_momentum", "max_momentum")]
         if cycle_momentum and not {"momentum", "betas"} & set(optimizer.defaults):
             raise ValueError("OneCycleLR: cycle_momentum needs an optimizer with momentum or betas")
-        if last_epoch == -1:
-            groups = optimizer.param_groups
-            given = [_each(value, len(groups)) for value in (max_lr, max_momentum, base_momentum)]
-            for group, top, most, least in zip(groups, *given, strict=True):
-                group.update(initial_lr=top / div_factor, max_lr=top)
-                group["min_lr"] = group["initial_lr"] / final_div_factor
-                if cycle_momentum:
-                    group.update(max_momentum=most, base_momentum=least)
-        super().__init__(optimizer, last_epoch)
+        groups = optimizer.param_groups
+        given = [_each(value, len(groups)) for value in (max_lr, max_momentum, base_momentum)]
+        for group, top, most, least in zip(groups, *given, strict=True):
+            group.update(initial_lr=top / div_factor, max_lr=top, min_lr=top / div_factor / final_div_factor)
+            if cycle_momentum:
+                group.update(max_momentum=most, base_momentum=least)
+        super().__init__(optimizer)
 
     def _next(self, group: Group) -> float:
         t = self.last_epoch
@@ -231,21 +213,17 @@ class SequentialLR(LRScheduler):
     """One schedule after the other: the next begins, from the initial rates, at each of ``milestones``."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        schedulers: Sequence[LRScheduler],
-        milestones: Sequence[int],
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]
     ) -> None:
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(f"SequentialLR: {len(milestones)} milestones for {len(schedulers)} schedulers")
         for scheduler in schedulers:
-            if (
-                isinstance(scheduler, ReduceLROnPlateau | SequentialLR)
-                or scheduler.optimizer is not optimizer
-            ):
-                raise ValueError(f"SequentialLR: a {type(scheduler).__name__} of another kind or optimizer")
-        self.optimizer, self.last_epoch = optimizer, last_epoch + 1
+            name = type(scheduler).__name__
+            if isinstance(scheduler, ReduceLROnPlateau | SequentialLR):
+                raise NotImplementedError(f"SequentialLR: a {name} among the schedulers is not supported")
+            if scheduler.optimizer is not optimizer:
+                raise ValueError(f"SequentialLR: the {name} belongs to another optimizer")
+        self.optimizer, self.last_epoch = optimizer, 0
         self.schedulers, self.milestones = list(schedulers), list(milestones)
         self.schedulers[0].restart([group["initial_lr"] for group in optimizer.param_groups])
 

@@ -1,12 +1,14 @@
 """What SGD and Adam share: groups of parameters, their state, and how it is saved."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from nn_reference._arrays import Array
 from nn_reference.module import Parameter
+
+Params: TypeAlias = Iterable[Parameter] | Iterable[dict[str, Any]]
 
 
 class Optimizer:
@@ -17,9 +19,7 @@ class Optimizer:
     schedulers change; ``state`` has the arrays that each parameter's update remembers.
     """
 
-    def __init__(
-        self, params: Iterable[Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]
-    ) -> None:
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Parameter, dict[str, Any]] = {}

@@ -1,13 +1,13 @@
 """Stochastic gradient descent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nn_reference._arrays import Array
 from nn_reference.module import Parameter
-from nn_reference.optim.optimizer import Optimizer
+from nn_reference.optim.optimizer import Optimizer, Params
 
 
 class SGD(Optimizer):
@@ -26,7 +26,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        params: Params,
         lr: float = 1e-3,
         momentum: float = 0,
         dampening: float = 0,
