@@ -63,8 +63,8 @@ class AvgPool2d(Layer):
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.ceil_mode = padding, ceil_mode
         self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
-        sizes = (("kernel_size", kernel_size), ("stride", self.stride))
-        self._windows = Windows(*(pair("AvgPool2d", name, size) for name, size in sizes))
+        kernel = pair("AvgPool2d", "kernel_size", kernel_size)
+        self._windows = Windows(kernel, pair("AvgPool2d", "stride", self.stride))
         self._padding = pair("AvgPool2d", "padding", padding, 0)
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:

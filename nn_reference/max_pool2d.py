@@ -59,8 +59,11 @@ class MaxPool2d(Layer):
         refuse("MaxPool2d", return_indices=return_indices)
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
-        sizes = (("kernel_size", kernel_size), ("stride", self.stride), ("dilation", dilation))
-        self._windows = Windows(*(pair("MaxPool2d", name, size) for name, size in sizes))
+        self._windows = Windows(
+            pair("MaxPool2d", "kernel_size", kernel_size),
+            pair("MaxPool2d", "stride", self.stride),
+            pair("MaxPool2d", "dilation", dilation),
+        )
         self._padding = pair("MaxPool2d", "padding", padding, 0)
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:
