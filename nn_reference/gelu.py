@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nn_reference import sigmoid
 from nn_reference._arrays import Array, check_choice
 from nn_reference.layer import Layer
 
@@ -59,12 +60,12 @@ def normal_cdf(x: Array) -> Array:
 def forward(x: Array, approximate: str = "none") -> tuple[Array, Cache]:
     """Compute ``y = x Phi(x)``, element by element.
 
-    With ``approximate="tanh"`` Phi is replaced by ``(1 + tanh(u)) / 2``, ``u = sqrt(2 / pi) (x + 0.044715
-    x^3)``.
+    With ``approximate="tanh"``, Phi(x) is replaced by ``P = (1 + tanh(u)) / 2`` with ``u = sqrt(2 / pi) (x +
+    0.044715 x^3)``; that is sigmoid(2 u), which does not cancel where tanh(u) is near -1.
     """
     if approximate == "tanh":
         u = x.dtype.type(_ROOT_2_OVER_PI) * (x + _CUBIC * x * x * x)
-        cdf = 0.5 * (1 + np.tanh(u))
+        cdf, _ = sigmoid.forward(2 * u)
     else:
         cdf = normal_cdf(x)
     return x * cdf, (x, cdf, approximate)
@@ -73,9 +74,8 @@ def forward(x: Array, approximate: str = "none") -> tuple[Array, Cache]:
 def backward(cache: Cache, grad_y: Array) -> Array:
     """Return ``grad_x = grad_y (Phi(x) + x phi(x))``.
 
-    That is the product rule, as phi is the derivative of Phi. For the approximation P = (1 + t) / 2 with t =
-    tanh(u), ``dP/dx = (1 - t^2) / 2 du/dx``; and as t = 2 P - 1, ``(1 - t^2) / 2 = 2 P (1 - P)``. Source:
-    Hendrycks and Gimpel (2016).
+    That is the product rule, as phi is the derivative of Phi; for the approximation P = sigmoid(2 u) it is
+    ``dP/dx = P (1 - P) 2 du/dx``. Source: Hendrycks and Gimpel (2016).
     """
     x, cdf, approximate = cache
     if approximate == "tanh":
