@@ -76,9 +76,13 @@ class BCEWithLogitsLoss(Loss):
         self._check_same(x, target)
         for name in self._buffers:
             factor = getattr(self, name)
-            if factor is not None and np.broadcast_shapes(factor.shape, x.shape) != x.shape:
+            if factor is not None and not _broadcasts(factor.shape, x.shape):
                 raise ValueError(f"BCEWithLogitsLoss: {name} has shape {factor.shape}, the input {x.shape}")
         return forward(x, target, self.weight, self.reduction, self.pos_weight)
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
         return backward(cache, grad_y)
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))

@@ -61,9 +61,7 @@ class LRScheduler:
 class StepLR(LRScheduler):
     """``lr_t = lr_0 gamma^(t // step_size)``."""
 
-    def __init__(
-        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer)
 
@@ -75,9 +73,7 @@ class StepLR(LRScheduler):
 class MultiStepLR(LRScheduler):
     """``lr_t = lr_0 gamma^(number of milestones up to t)``."""
 
-    def __init__(
-        self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
         self.milestones, self.gamma = Counter(milestones), gamma
         super().__init__(optimizer)
 
@@ -131,8 +127,9 @@ class CosineAnnealingLR(LRScheduler):
         t = self.last_epoch
         if t == 0:
             return group["lr"]
-        if (t - 1) % (2 * self.T_max) == self.T_max:  # the last rate was eta_min, which tells nothing
-            return self.eta_min + (group["initial_lr"] - self.eta_min) * self._height(t) / 2
+        if (t - 1) % (2 * self.T_max) == self.T_max:  # the last rate was eta_min, a ratio to it tells nothing
+            rise = (group["initial_lr"] - self.eta_min) * (1 - math.cos(math.pi / self.T_max)) / 2
+            return group["lr"] + rise
         return self._height(t) / self._height(t - 1) * (group["lr"] - self.eta_min) + self.eta_min
 
 

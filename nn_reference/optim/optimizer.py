@@ -117,7 +117,7 @@ class Optimizer:
                         f"{type(self).__name__}.load_state_dict: {key} has shape {np.shape(value)}, "
                         f"expected {parameter.shape}"
                     )
-                restored[key] = np.array(value, parameter.dtype)
+                restored[key] = np.asarray(value).astype(parameter.dtype)
         return restored
 
     def __repr__(self) -> str:

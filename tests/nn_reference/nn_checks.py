@@ -344,7 +344,7 @@ def assert_agrees_with_autograd(example, tolerance=1e-12):
         for name, parameter in ours.named_parameters():
             assert_close(f"grad of {name}", parameter.grad, parameters[name].grad.numpy(), tolerance)
         for name, buffer in theirs.named_buffers():
-            assert_close(name, getattr(ours, name, 0), buffer.numpy(), tolerance)
+            assert_close(name, ours.state_dict()[name], buffer.numpy(), tolerance)
 
 
 def check(operation, examples=200, shrink=True):
