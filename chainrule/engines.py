@@ -1,5 +1,8 @@
 """The two engines behind one interface: what the training loop needs of either."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,6 +93,28 @@ class NumpyEngine:
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Take parameters and buffers from arrays under PyTorch's keys."""
         self.network.load_state_dict(state)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let NumPy's linear algebra, and PyTorch where it is loaded, use ``count`` threads while inside.
+
+    The matrices of these networks are small, so that a second thread gains little; and threads that wait for
+    each other lose far more as soon as another program takes one of their cores.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(count):
+        torch = sys.modules.get("torch")
+        if torch is None:
+            yield
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def torch_is_installed() -> bool:

@@ -1,6 +1,12 @@
 """What several test files share."""
 
+import os
 from pathlib import Path
+
+# Threads that wait for each other make a busy machine slow beyond measure, and what is multiplied here is
+# small. NumPy and PyTorch read these when they are loaded.
+for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
 import pytest
 

@@ -46,6 +46,7 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(help="Images per step.", show_default="the recipe's")
     ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of either engine on the CPU.")] = 1,
     seed: Annotated[
         int | None,
         typer.Option(help="Decides weights and order, to the bit.", show_default="the recipe's"),
@@ -68,7 +69,12 @@ def train(
     from chainrule.runs import RunFolder, new_folder
     from chainrule.screen import Screen
 
-    _check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
+    _check_least(
+        ("--epochs", epochs, 1),
+        ("--batch-size", batch_size, 1),
+        ("--seed", seed, 0),
+        ("--threads", threads, 1),
+    )
     plan = recipes.load(recipe)
     names = _engine_names(engine, device)
     data = datasets.load(dataset, root)
@@ -84,7 +90,7 @@ def train(
         screen.data(data)
         built = [engines.build(plan, name, seed=settings["seed"], device=device) for name in names]
         screen.plan(plan, names, device, **settings)
-        folder.write_json("config.json", _config(plan, names, data, device, settings))
+        folder.write_json("config.json", _config(plan, names, data, device, threads, settings))
         metrics: list[dict[str, Any]] = []
 
         def after_epoch(rows: list[dict[str, Any]]) -> None:
@@ -95,7 +101,7 @@ def train(
             screen.epoch(rows[-2], rows[-1])
 
         try:
-            with screen.progress():
+            with screen.progress(), engines.threads(threads):
                 results = training.train(
                     built, plan, data, **settings, report=screen.report, after_epoch=after_epoch
                 )
@@ -149,12 +155,15 @@ def _model_file(names: list[str], name: str) -> str:
     return "model.safetensors" if name == names[0] else f"model-{name}.safetensors"
 
 
-def _config(plan: Any, names: list[str], data: Any, device: str, settings: dict[str, int]) -> dict[str, Any]:
+def _config(
+    plan: Any, names: list[str], data: Any, device: str, threads: int, settings: dict[str, int]
+) -> dict[str, Any]:
     return {
         "command": ["chainrule", *sys.argv[1:]],
         "recipe": asdict(plan),
         "engine": "both" if len(names) > 1 else names[0],
         "device": device,
+        "threads": threads,
         **settings,
         "dataset": data.name,
         "dataset_sha256": data.sha256,

@@ -33,6 +33,7 @@ def test_each_command_has_help_with_an_example(command, capsys):
         (["train", "--epochs", "0"], "--epochs must be at least 1, found 0"),
         (["train", "--batch-size", "-3"], "--batch-size must be at least 1, found -3"),
         (["train", "--seed", "-1"], "--seed must be at least 0, found -1"),
+        (["train", "--threads", "0"], "--threads must be at least 1, found 0"),
         (["train", "--epochs", "many"], "'--epochs'"),
         (["train", "--engine", "jax"], "'jax' is not one of 'numpy', 'torch', 'both'"),
         (["train", "--engine", "numpy", "--device", "cuda"], "--device cuda is for PyTorch"),

@@ -240,3 +240,15 @@ def test_on_real_mnist_each_engine_reaches_what_is_promised(tmp_path, mnist_root
     for engine in summary["engines"].values():
         assert engine["test_accuracy"] >= least
     assert summary["agreement"]["largest_error"] <= 1e-12
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_both_engines_keep_to_the_number_of_threads(count):
+    import torch
+    from threadpoolctl import threadpool_info
+
+    before = torch.get_num_threads()
+    with engines.threads(count):
+        assert torch.get_num_threads() == count
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {count}
+    assert torch.get_num_threads() == before
