@@ -8,6 +8,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,10 +63,13 @@ def info(files: Files, as_json: Json = False) -> int:
     """
 
     def describe(path: str) -> dict[str, Any]:
-        import idx
+        from idx.reading import check_size, read_header
+        from idx.sources import opened
 
-        with idx.open(path) as array:
-            return {"file": path, **_as_data(array.header), "compression": array.compression}
+        with opened(path) as stream:
+            header = read_header(stream)
+            check_size(stream, header, "error")
+            return {"file": path, **_as_data(header), "compression": stream.compression}
 
     return _for_each(files, describe, _info_line, as_json)
 
@@ -218,8 +222,9 @@ def convert(
     ],
     target: Annotated[str, typer.Argument(metavar="B", help="The same; a folder ends in a slash.")],
 ) -> None:
-    """Convert A into B, whose kind its name says. A type that IDX has not becomes the nearest if no value
-    changes.
+    """Convert A into B, whose kind its name says.
+
+    A type that IDX has not becomes the nearest that it has, if no value changes.
 
     \b
     Example:
@@ -274,18 +279,24 @@ def cat(
 
     if out is None and sys.stdout.isatty():
         raise typer.BadParameter("IDX is not text: give --out FILE, or send the output to a file or a pipe")
-    arrays = []
-    with progress("Joining"):
-        for path in files:
-            arrays.append(idx.read(path))
-            first = arrays[0]
-            if not first.ndim or (arrays[-1].dtype, arrays[-1].shape[1:]) != (first.dtype, first.shape[1:]):
+    with ExitStack() as stack:
+        parts = [stack.enter_context(idx.open(path)) for path in files]
+        first = parts[0]
+        for part in parts:
+            if not first.ndim or (part.dtype, part.shape[1:]) != (first.dtype, first.shape[1:]):
                 raise IdxError(
-                    f"{path}: found {arrays[-1].dtype} {arrays[-1].shape}, expected the type of {files[0]} "
-                    f"and its shape but for the first dimension: {first.dtype} {first.shape}"
+                    f"{part.name}: found {part.header}, expected the type of {first.name} "
+                    f"and its shape but for the first dimension: {first.header}"
                 )
-        joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        idx.write(sys.stdout.buffer if out is None else out, joined)
+        joined = np.empty((sum(map(len, parts)), *first.shape[1:]), first.dtype)
+        row = 0
+        for part in parts:
+            with progress(f"Reading {part.name}"):
+                for chunk in part.chunks():
+                    joined[row : row + len(chunk)] = chunk
+                    row += len(chunk)
+        with progress("Writing"):
+            idx.write(sys.stdout.buffer if out is None else out, joined)
 
 
 @app.command()

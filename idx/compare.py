@@ -60,7 +60,7 @@ def compare(one: LazyArray, other: LazyArray, track: Track = iter) -> Difference
     length = len(one) if one.ndim else 1
     rows = max(1, _CHUNK_BYTES // max(1, one.nbytes // max(1, length)))
     result = Difference(headers)
-    for start in track(range(0, length, rows)):
+    for start in track(range(0, max(length, 1), rows)):
         key = slice(start, start + rows) if one.ndim else ()
         result = _add(result, np.asarray(one[key]), np.asarray(other[key]), start)
     return result

@@ -44,8 +44,9 @@ def load(path: str, track: Track = iter) -> AnyArray:
 
 
 def save(path: str, array: AnyArray, track: Track = iter) -> None:
-    """Write ``array`` to ``path``, in the kind that its name says; a type that IDX has not is converted if it
-    can.
+    """Write ``array`` to ``path``, in the kind that its name says.
+
+    A type that IDX has not is converted to the nearest, if no value changes.
 
     Raises:
         UnsupportedArrayError: the array does not fit into that kind.

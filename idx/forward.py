@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idx.layout import AnyArray
-from idx.reading import check_end, check_limit, limit_of, read_elements, read_header, shaped, skip
-from idx.sources import Source, Trailing, opened
+from idx.reading import check_end, check_limit, limit_of, memory_for, read_elements, read_header, shaped, skip
+from idx.sources import Source, Trailing, opened, position_of
 
 
 class ForwardReader:
@@ -25,9 +25,7 @@ class ForwardReader:
         self._source = source
         self._max_bytes = max_bytes
         self._trailing: Trailing = trailing
-        self._rewinds_to: int | None = None
-        if isinstance(source, io.IOBase) and source.seekable():
-            self._rewinds_to = source.tell()
+        self._rewinds_to = position_of(source)
         self._open()
 
     def _open(self) -> None:
@@ -81,7 +79,12 @@ class ForwardReader:
         if rows[-1] - rows[0] == len(rows) - 1:
             return self.read_rows(rows[0], rows[-1] + 1)
         self._check_limit(len(rows))
-        return np.concatenate([self.read_rows(row, row + 1) for row in rows])
+        shape = (len(rows), *self.header.shape[1:])
+        with memory_for(self.stream.name, len(rows) * self._row_size * self.header.dtype.itemsize):
+            gathered = np.empty(shape, self.header.dtype)
+        for place, row in enumerate(rows):
+            gathered[place] = self.read_rows(row, row + 1)[0]
+        return gathered
 
     def read_rows(self, start: int, stop: int) -> AnyArray:
         """The rows from ``start`` up to ``stop``, shape (stop - start, ...), in native byte order."""
@@ -109,7 +112,7 @@ class ForwardReader:
     def _rewind(self) -> None:
         if self._rewinds_to is not None:
             self._source.seek(self._rewinds_to)  # type: ignore[union-attr]
-        elif hasattr(self._source, "read") and not isinstance(self._source, memoryview | bytes | bytearray):
+        elif not self.stream.reopens:
             raise io.UnsupportedOperation(
                 f"{self.stream.name}: cannot go back to rows that have been read; "
                 "idx.read gives them all at once"

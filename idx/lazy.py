@@ -96,7 +96,7 @@ class LazyArray:
     def chunks(self, rows: int | None = None) -> Iterator[AnyArray]:
         """The array in pieces of ``rows`` rows, the last one shorter; by default about 1 MiB each.
 
-        An array without dimensions is one piece.
+        There is always a piece: an empty one of an empty array, all of an array without dimensions.
         """
         if not self.shape:
             yield self[...]
@@ -106,7 +106,7 @@ class LazyArray:
             rows = max(1, _CHUNK_BYTES // max(1, self.nbytes // max(1, length)))
         if rows < 1:
             raise ValueError(f"rows must be at least 1, not {rows}")
-        for start in range(0, length, rows):
+        for start in range(0, max(length, 1), rows):
             yield self[start : start + rows]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> AnyArray:

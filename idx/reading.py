@@ -1,6 +1,5 @@
 """Reading: the header alone, or the whole array."""
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +15,7 @@ from idx.errors import (
 )
 from idx.layout import MAX_DIMENSIONS, TYPES, AnyArray, Header, decode_sizes
 from idx.recognise import LOOK, looks_like
-from idx.sources import Source, Stream, Trailing, opened
+from idx.sources import Source, Stream, Trailing, opened, position_of
 
 #: The largest array that `read` makes of a source that may grow without bound: a compressed one, or a pipe.
 DEFAULT_MAX_BYTES = 4 << 30
@@ -75,23 +74,17 @@ def header(source: Source) -> Header:
         IdxError: it is no header of an IDX file.
         OSError: the file cannot be opened or read.
     """
-    if isinstance(source, io.IOBase) and source.seekable():
-        position = source.tell()
-        try:
-            return _header(source)
-        finally:
-            source.seek(position)
-    return _header(source)
-
-
-def _header(source: Source) -> Header:
-    with opened(source, "ignore") as stream:
-        return read_header(stream)
+    position = position_of(source)
+    try:
+        with opened(source, "ignore") as stream:
+            return read_header(stream)
+    finally:
+        if position is not None:
+            source.seek(position)  # type: ignore[union-attr]
 
 
 def verify(source: Source, *, trailing: Trailing = "error") -> Header:
-    """Read every byte of an IDX file and verify every checksum, without keeping the array: it takes no
-    memory.
+    """Read every byte of an IDX file and verify every checksum, without keeping the array.
 
     Returns:
         The header of a file that is in order.
@@ -192,8 +185,7 @@ def check_limit(name: str, nbytes: int, limit: int | None) -> None:
 
 
 def read_elements(stream: Stream, header: Header, count: int) -> AnyArray:
-    """Read the next ``count`` elements of ``stream`` into a new array of shape (count,), in native byte
-    order.
+    """Read the next ``count`` elements of ``stream``: a new array of shape (count,), native byte order.
 
     Memory is taken at once where the bytes are there, or may well be; otherwise it grows with what has
     arrived.
@@ -230,7 +222,7 @@ def memory_for(name: str, nbytes: int) -> Iterator[None]:
     """Turn a lack of memory for an array of ``nbytes`` into an `IdxError` that names the source."""
     try:
         yield
-    except (MemoryError, OverflowError):
+    except MemoryError:
         raise TooLargeError(
             f"{name}: found an array of {nbytes} bytes, for which there is no memory"
         ) from None

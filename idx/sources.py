@@ -39,9 +39,10 @@ class Stream:
     """The bytes of an IDX file, decompressed, read forward.
 
     ``size`` is the number of bytes that are there, when that is known beforehand (it never is in a compressed
-    stream); ``guess`` is a number of bytes that may well be there. Where the source lies in memory, or in a
-    file that can be mapped, ``memory`` or ``file`` is it, and ``start`` the place in it where the IDX file
-    begins.
+    stream); ``guess`` is a number of bytes that may well be there. ``reopens`` says whether the source can be
+    opened again and begins anew then, as a path does and a file object does not. Where the source lies in
+    memory, or in a file that can be mapped, ``memory`` or ``file`` is it, and ``start`` the place in it where
+    the IDX file begins.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Stream:
     _fill: Callable[[memoryview], int]
     size: int | None
     guess: int
+    reopens: bool
     memory: memoryview | None = None
     file: io.FileIO | io.BufferedReader | None = None
     start: int = 0
@@ -78,6 +80,7 @@ class RawSource:
         self.memory: memoryview | None = None
         self.mappable: io.FileIO | io.BufferedReader | None = None
         self.start = 0
+        self.reopens = True
         self._head = b""
 
     def set_size(self, size: int, *, surely: bool = True) -> None:
@@ -127,6 +130,12 @@ class RawSource:
         return len(block)
 
 
+def position_of(source: Source) -> int | None:
+    """Where ``source`` stands, if it is a file object that can seek."""
+    seekable = getattr(source, "seekable", None)
+    return source.tell() if seekable is not None and seekable() else None  # type: ignore[union-attr]
+
+
 @contextmanager
 def opened(source: Source, trailing: Trailing = "error") -> Iterator[Stream]:
     """Open ``source``, find out from its content how it is compressed, and give its bytes.
@@ -137,6 +146,7 @@ def opened(source: Source, trailing: Trailing = "error") -> Iterator[Stream]:
         raise ValueError(f'trailing must be "error" or "ignore", not {trailing!r}')
     with ExitStack() as stack:
         raw = _raw_source(source, stack)
+        reopens = raw.reopens
         head = raw.take(HEAD)
         compression = compression_of(head)
         if raw.member and compression != "zip":
@@ -152,7 +162,7 @@ def opened(source: Source, trailing: Trailing = "error") -> Iterator[Stream]:
         if compression in ("gzip", "bzip2", "xz"):
             inflater = Inflater(compression, head, raw.read, raw.name, trailing)
             packing.append(compression)
-            yield Stream(raw.name, " + ".join(packing), inflater.fill, None, raw.guess)
+            yield Stream(raw.name, " + ".join(packing), inflater.fill, None, raw.guess, reopens)
             return
         raw.put_back(head)
         yield Stream(
@@ -161,6 +171,7 @@ def opened(source: Source, trailing: Trailing = "error") -> Iterator[Stream]:
             raw.fill,
             raw.size,
             raw.guess,
+            reopens,
             raw.memory,
             raw.mappable,
             raw.start,
@@ -208,6 +219,7 @@ def _raw_file(file: Any) -> RawSource:
         raise TypeError(f"expected a path, bytes or a binary file object, not {type(file).__name__}")
     name = getattr(file, "name", None)
     raw = RawSource(name if isinstance(name, str) else f"<{type(file).__name__}>", file)
+    raw.reopens = False
     on_disk = isinstance(getattr(file, "raw", file), io.FileIO)
     # Only these can tell their size for nothing: a GzipFile would have to decompress itself to the end.
     if (on_disk or isinstance(file, io.BytesIO)) and file.seekable():
@@ -222,9 +234,10 @@ def _raw_file(file: Any) -> RawSource:
 def _raw_memory(name: str, memory: memoryview) -> RawSource:
     if not memory.c_contiguous:
         memory = memoryview(memory.tobytes())
-    raw = RawSource(name, _MemoryFile(memory.cast("B") if memory.nbytes else memoryview(b"")))
-    raw.memory = memory.cast("B") if memory.nbytes else memoryview(b"")
-    raw.set_size(memory.nbytes)
+    memory = memory.cast("B") if memory.nbytes else memoryview(b"")
+    raw = RawSource(name, _MemoryFile(memory))
+    raw.memory = memory
+    raw.set_size(len(memory))
     return raw
 
 

@@ -111,7 +111,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[io.FileIO]:
     try:
         with file:
             if mode is not None:
-                os.chmod(temporary, stat.S_IMODE(mode))  # noqa: PTH101
+                temporary.chmod(stat.S_IMODE(mode))
             yield file
             if sync:
                 os.fsync(file.fileno())

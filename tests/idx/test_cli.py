@@ -55,6 +55,12 @@ def test_info_as_json_goes_on_after_an_error(folder, capsys):
     assert len(output.err.splitlines()) == 2
 
 
+def test_info_of_more_dimensions_than_numpy_has(folder, capsys):
+    (folder / "x").write_bytes(b"\0\0\x08\x41" + b"\0\0\0\1" * 65 + b"a")
+    assert run(["info", "x"]) == 0
+    assert "x: uint8 (1, 1," in capsys.readouterr().out
+
+
 def test_verify(folder, capsys):
     assert run(["verify", "images.gz"]) == 0
     assert capsys.readouterr().out == "images.gz: in order, uint8 (4, 6, 5)\n"

@@ -208,11 +208,15 @@ def test_every_way_of_reading_decides_alike(name, tmp_path):
             assert array.tobytes() == expected.astype(array.dtype).tobytes()
 
 
-@pytest.mark.parametrize("name", FILES)
+# What is too large for an array is sound as a file; only xz needs memory to be looked at.
+VERIFIABLE = [
+    name for name, (_, expected) in FILES.items() if expected is not idx.TooLargeError or "xz" in name
+]
+
+
+@pytest.mark.parametrize("name", VERIFIABLE)
 def test_verify_agrees_with_read(name):
     data, expected = FILES[name]
-    if expected is idx.TooLargeError and "xz" not in name:
-        pytest.skip("too large for an array is sound as a file: test_verify_of_what_numpy_cannot_hold")
     if isinstance(expected, type):
         with pytest.raises(expected):
             idx.verify(data)

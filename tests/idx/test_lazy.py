@@ -1,5 +1,6 @@
 import gzip
 import io
+import mmap
 import struct
 
 import numpy as np
@@ -183,6 +184,25 @@ def test_an_end_without_elements_before_it_is_checked_too():
         ):
             with pytest.raises(error), idx.open(data) as lazy:
                 np.asarray(lazy)
+
+
+def test_iterating_over_nothing_verifies_the_end():
+    data = gzip.compress(raw(np.empty((0, 3), np.uint8)) + b"a")
+    with pytest.raises(idx.TrailingBytesError), idx.open(data) as lazy:
+        list(lazy)
+    assert [chunk.shape for chunk in idx.open(raw(np.empty((0, 3), np.uint8))).chunks()] == [(0, 3)]
+
+
+def test_a_compressed_map_of_memory_can_be_read_again(tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(raw(NUMBERS)))
+    with (
+        (tmp_path / "x.gz").open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as source,
+    ):
+        with idx.open(source) as lazy:
+            assert lazy[[7, 2, 5]].tolist() == [7000, 2000, 5000]
+            assert lazy[1] == 1000
+        del lazy
 
 
 def test_what_is_wrong_with_a_raw_file_shows_on_opening():

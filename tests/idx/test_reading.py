@@ -3,6 +3,7 @@ import gzip
 import io
 import lzma
 import struct
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def test_a_result_shares_no_memory_with_its_source():
 def test_what_numpy_cannot_hold_has_a_header_and_no_array(sizes):
     data = file_of(0x08, sizes, b"" if 0 in sizes else b"a")
     assert idx.header(data).shape == sizes
-    with pytest.raises(idx.TooLargeError):
+    with pytest.raises(
+        idx.TooLargeError, match="dimensions, expected at most" if len(sizes) > 64 else "NumPy"
+    ):
         idx.read(data)
 
 
@@ -192,6 +195,14 @@ def test_header_leaves_a_file_object_where_it_stood():
         file.seek(2)
         assert idx.header(file) == idx.Header(np.dtype(np.uint8), (3,))
         assert file.tell() == 2
+
+
+def test_header_leaves_a_temporary_file_where_it_stood():
+    with tempfile.NamedTemporaryFile() as file:  # not an io.IOBase
+        file.write(b"??" + file_of())
+        file.seek(2)
+        assert idx.header(file).shape == (3,)
+        assert idx.read(file).tobytes() == b"abc"
 
 
 def test_a_text_file_object_is_wrong_usage():

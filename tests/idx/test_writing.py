@@ -3,6 +3,9 @@ import gzip
 import io
 import os
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 
 import idx
 
+ROOT = Path(__file__).resolve().parents[2]
 ARRAY = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 
 
@@ -108,6 +112,27 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(OSError, match="No space"):
         idx.write(FailsAt(20), ARRAY)
+
+
+WRITE_FOR_EVER = """
+import sys, numpy as np, idx
+arrays = [np.full((1 << 24), value, np.uint8) for value in (1, 2)]
+while True:
+    for array in arrays:
+        idx.write(sys.argv[1], array)
+"""
+
+
+def test_a_crash_leaves_the_old_file_or_the_new_one(tmp_path):
+    path = tmp_path / "x"
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(path)], cwd=ROOT) as process:
+            while not (path.exists() and list(tmp_path.glob("*.tmp"))):
+                time.sleep(0.001)
+            process.kill()
+        array = idx.read(path)
+        assert len(array) == 1 << 24
+        assert array.min() == array.max()
 
 
 def test_an_array_that_cannot_be_stored_leaves_nothing(tmp_path):
