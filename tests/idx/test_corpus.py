@@ -134,6 +134,7 @@ def _unsound():
     )
     yield "zip, cut", zipped(THREE)[:-9], idx.DamagedCompressionError
     yield "zip, bzip2 inside", zipped(THREE, zipfile.ZIP_BZIP2), idx.DamagedCompressionError
+    yield "zip, 0xf0000000 claimed", _zip_that_claims(0xF0000000), idx.TruncatedError
     yield "bomb: 8 GB for 3 bytes", gzip_bomb(file_of(0x08, (3,)), 8192), idx.TrailingBytesError
     yield "bomb: 8 GB for 8 MB", gzip_bomb(file_of(0x08, (8_000_000,)), 8192), idx.TrailingBytesError
     yield "bomb: 8 GB, as it says", gzip_bomb(file_of(0x08, (8, 1 << 30)), 8192), idx.TooLargeError
@@ -144,6 +145,14 @@ def _unsound():
         zipped(file_of(0x08, (3,)) + bytes(32 * MIB), zipfile.ZIP_BZIP2),
         idx.DamagedCompressionError,
     )
+
+
+def _zip_that_claims(size):
+    """The directory of the archive and the header of its member both claim ``size`` elements."""
+    data = bytearray(zipped(file_of(0x08, (size,), b"abc")))
+    for position in (22, data.index(b"PK\x01\x02") + 24):
+        data[position : position + 4] = struct.pack("<I", size + 8)
+    return bytes(data)
 
 
 def _xz_with_large_dictionary():
