@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 import idx
+import idx.archive
+import idx.reading  # now, so that their own memory does not count as that of the first file
 
 MIB = 1 << 20
 

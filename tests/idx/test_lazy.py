@@ -47,6 +47,27 @@ def test_backward_and_forward(path):
             assert np.array_equal(lazy[row], IMAGES[row])
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        slice(None, None, -1),
+        slice(4, 0, -2),
+        slice(3, 1),
+        (slice(None, None, -2), 1),
+        (slice(1, 4), ..., [0, 2]),
+        ([4, 0, 4], slice(None), -1),
+        np.array([[0, -1], [2, 2]]),
+        np.array([True, False, False, True, True]),
+        (np.array([True, False, False, True, False]), 1),
+        (..., 2),
+        None,
+    ],
+)
+def test_indexes(path, key):
+    with idx.open(path) as lazy:
+        assert np.array_equal(lazy[key], IMAGES[key])
+
+
 def test_out_of_range(path):
     with idx.open(path) as lazy:
         for index in (5, -6, [0, 5], (0, 3), np.array([-6])):
@@ -236,3 +257,4 @@ def test_memory_given_as_bytes_is_not_copied():
     lazy = idx.open(data)
     data[16] = 99
     assert lazy[0, 0, 0] == 99
+    assert not lazy[0].flags.writeable

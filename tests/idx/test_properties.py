@@ -165,6 +165,7 @@ def arrays_and_indexes(draw):
     if array.ndim and array.shape[0]:
         rows = st.integers(-array.shape[0], array.shape[0] - 1)
         kinds += [
+            st.slices(array.shape[0]),
             st.lists(rows, max_size=6),
             hnp.arrays(np.intp, hnp.array_shapes(max_dims=2, max_side=4), elements=rows),
             hnp.arrays(np.bool_, array.shape[0]),
@@ -176,6 +177,7 @@ def arrays_and_indexes(draw):
         if array.ndim > 1 and array.shape[1]:
             columns = st.integers(-array.shape[1], array.shape[1] - 1)
             kinds += [
+                st.tuples(st.slices(array.shape[0]), st.just(...), st.slices(array.shape[-1])),
                 st.tuples(rows, st.lists(columns, max_size=3)),
                 st.lists(st.tuples(rows, columns), min_size=1, max_size=4).map(
                     lambda pairs: tuple(map(list, zip(*pairs, strict=True)))
