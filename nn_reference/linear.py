@@ -1,5 +1,7 @@
 """The affine map: each output is a weighted sum of all inputs, plus a bias."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -48,7 +50,7 @@ def backward(
 
         grad_x      = grad_y weight      (N, in)  = (N, out) (out, in)
         grad_weight = grad_y.T x         (out, in) = (out, N) (N, in)
-        grad_bias   = ones grad_y        (out,)   = (N,) (N, out)
+        grad_bias   = 1.T grad_y         (out,)   = (N,) (N, out), where 1 is a vector of ones
 
     ``out`` holds arrays for the three, or None. Source: Goodfellow, Bengio and Courville, *Deep Learning*
     (2016), section 6.5.6.
@@ -59,12 +61,27 @@ def backward(
     grad_rows = grad_y.reshape(-1, out_features)  # (N, out)
     out_x, out_weight, out_bias = out
     grad_weight = np.matmul(grad_rows.T, rows, out=out_weight)
-    grad_bias = np.matmul(np.ones(len(rows), grad_y.dtype), grad_rows, out=out_bias)
+    grad_bias = sum_rows(grad_rows, out_bias)
     if not need_grad_x:
         return None, grad_weight, grad_bias
     if out_x is not None:
         out_x = out_x.reshape(-1, in_features)
     return np.matmul(grad_rows, weight, out=out_x).reshape(x.shape), grad_weight, grad_bias
+
+
+def sum_rows(a: Array, out: Array | None = None) -> Array:
+    """Return the sum of (N, M) over N, as products with a vector of ones.
+
+    The sums of about sqrt(N) rows are summed: in float32 that rounds less than N sums, each of one row more.
+    """
+    block = max(1, math.isqrt(len(a)))
+    blocks, rest = divmod(len(a), block)
+    ones = np.ones(len(a), a.dtype)
+    sums = ones[:block] @ a[: block * blocks].reshape(blocks, block, a.shape[1])  # (blocks, M)
+    total = np.matmul(ones[:blocks], sums, out=out)
+    if rest:
+        total += ones[:rest] @ a[-rest:]
+    return total
 
 
 class Linear(Layer):

@@ -279,6 +279,7 @@ class Sequential(Module):
         else:
             first = next((i for i, module in enumerate(modules) if any(module.parameters())), len(modules))
         grad: Any = grad_output
+        del grad_output  # each gradient is let go as soon as the next is there
         for i in reversed(range(first, len(modules))):
             grad = modules[i].backward(grad, input_grad=input_grad or i > first)
         return grad if input_grad else None

@@ -21,8 +21,12 @@ def backward(cache: Array, grad_y: Array, out: Array | None = None) -> Array:
     dy/dx is 1 for x > 0 and 0 for x < 0. At the kink x = 0 there is no derivative, and any number between 0
     and 1 is a subgradient; like PyTorch we take 0. As ``y > 0`` exactly where ``x > 0``, the output is
     enough, and x need not be kept. Source: Nair and Hinton (2010).
+
+    ``out``, if given, receives grad_x; it must not overlap grad_y.
     """
-    return np.multiply(grad_y, cache > 0, out=out)
+    slope = np.greater(cache, 0, out=np.empty_like(grad_y) if out is None else out)  # 1 or 0, in their dtype
+    slope *= grad_y
+    return slope
 
 
 class ReLU(Layer):

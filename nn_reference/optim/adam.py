@@ -8,7 +8,7 @@ import numpy as np
 
 from nn_reference._arrays import Array
 from nn_reference.module import Parameter
-from nn_reference.optim.optimizer import Optimizer, Params
+from nn_reference.optim.optimizer import Optimizer, Params, pieces
 
 
 def update(
@@ -16,11 +16,15 @@ def update(
     g: Array,
     m: Array,
     v: Array,
+    v_max: Array | None = None,
+    *,
     step: int,
     lr: float,
     betas: tuple[float, float],
     eps: float,
-    v_max: Array | None = None,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    decoupled_weight_decay: bool = False,
 ) -> None:
     """Change the parameter w and the moments m and v in place, all of one shape; g is left as it is.
 
@@ -33,10 +37,18 @@ def update(
         w = w - lr m^ / (sqrt(v^) + eps)
 
     so an element moves by about lr whatever the size of its gradient. With ``v_max`` (amsgrad) the largest v
-    so far takes its place. Sources: Kingma and Ba (2015), algorithm 1; Reddi, Kale and Kumar (2018).
+    so far takes its place. ``weight_decay`` adds ``weight_decay w`` to the gradient or, decoupled, shrinks w
+    by the factor ``1 - lr weight_decay`` instead. Sources: Kingma and Ba (2015), algorithm 1; Reddi, Kale and
+    Kumar (2018).
     """
     beta1, beta2 = betas
-    scratch = np.subtract(g, m)
+    if maximize:
+        g = -g
+    if weight_decay and decoupled_weight_decay:
+        w *= 1 - lr * weight_decay
+    elif weight_decay:
+        g = g + weight_decay * w
+    scratch = np.subtract(g, m, out=np.empty_like(w))
     scratch *= 1 - beta1
     m += scratch  # beta1 m + (1 - beta1) g = m + (1 - beta1) (g - m)
     np.multiply(g, g, out=scratch)
@@ -54,11 +66,7 @@ def update(
 
 
 class Adam(Optimizer):
-    """``torch.optim.Adam``; `update` has the formulas.
-
-    ``weight_decay`` is added to the gradient as ``weight_decay w``; with ``decoupled_weight_decay`` it
-    shrinks w by the factor ``1 - lr weight_decay`` instead.
-    """
+    """``torch.optim.Adam``; `update` has the formulas."""
 
     def __init__(
         self,
@@ -90,24 +98,17 @@ class Adam(Optimizer):
         if not all(0 <= beta < 1 for beta in settings["betas"]):
             raise ValueError(f"{type(self).__name__}: betas={settings['betas']}, expected each in [0, 1)")
 
-    def _update(self, parameter: Parameter, grad: Array, group: Mapping[str, Any]) -> None:
-        w = parameter.data
+    def _update(self, parameter: Parameter, grad: Array, settings: Mapping[str, Any]) -> None:
+        names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if settings["amsgrad"] else [])]
         if parameter not in self.state:
-            names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
-            self.state[parameter] = {"step": 0, **{name: np.zeros_like(w) for name in names}}
+            self.state[parameter] = {"step": 0, **{name: np.zeros_like(parameter.data) for name in names}}
         state = self.state[parameter]
         state["step"] += 1
-        lr, weight_decay = float(group["lr"]), float(group["weight_decay"])
-        if group["maximize"]:
-            grad = -grad
-        if weight_decay and group["decoupled_weight_decay"]:
-            w *= 1 - lr * weight_decay
-        elif weight_decay:
-            grad = grad + weight_decay * w
-        beta1, beta2 = group["betas"]
-        betas = (float(beta1), float(beta2))
-        v_max = state["max_exp_avg_sq"] if group["amsgrad"] else None
-        update(w, grad, state["exp_avg"], state["exp_avg_sq"], state["step"], lr, betas, group["eps"], v_max)
+        moments = [state[name] for name in names]
+        options = {key: settings[key] for key in self.defaults if key != "amsgrad"}
+        options["betas"] = tuple(map(float, options["betas"]))
+        for w, g, m, v, *v_max in pieces(parameter.data, grad, *moments):
+            update(w, g, m, v, *v_max, step=state["step"], **options)
 
 
 class AdamW(Adam):

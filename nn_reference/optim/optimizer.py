@@ -1,6 +1,7 @@
 """What SGD and Adam share: groups of parameters, their state, and how it is saved."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -8,7 +9,24 @@ import numpy as np
 from nn_reference._arrays import Array
 from nn_reference.module import Parameter
 
+PIECE = 2**15  # elements: small enough that the arrays of one piece stay in the cache together
+
 Params: TypeAlias = Iterable[Parameter] | Iterable[dict[str, Any]]
+
+
+def pieces(*arrays: Array | None) -> Iterator[tuple[Any, ...]]:
+    """Yield views of the same part of each array, cut along the first axis; None stays None.
+
+    An update makes several passes over its arrays: piece by piece they find them in the cache, and need
+    little scratch.
+    """
+    shape = next(a.shape for a in arrays if a is not None)
+    if not shape:
+        yield arrays
+        return
+    rows = max(1, PIECE // max(1, math.prod(shape[1:])))
+    for i in range(0, shape[0], rows):
+        yield tuple(None if a is None else a[i : i + rows] for a in arrays)
 
 
 class Optimizer:
@@ -71,10 +89,12 @@ class Optimizer:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+                    # a NumPy float64 from a user's own schedule would turn float32 arithmetic into float64
+                    settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in group.items()}
+                    self._update(parameter, parameter.grad, settings)
         return loss
 
-    def _update(self, parameter: Parameter, grad: Array, group: Mapping[str, Any]) -> None:
+    def _update(self, parameter: Parameter, grad: Array, settings: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:

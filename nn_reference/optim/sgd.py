@@ -7,11 +7,22 @@ import numpy as np
 
 from nn_reference._arrays import Array
 from nn_reference.module import Parameter
-from nn_reference.optim.optimizer import Optimizer, Params
+from nn_reference.optim.optimizer import Optimizer, Params, pieces
 
 
-class SGD(Optimizer):
-    """``torch.optim.SGD``.
+def update(
+    w: Array,
+    g: Array,
+    b: Array | None,
+    first: bool,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+) -> None:
+    """Change the parameter w and, if there is momentum, the velocity b in place; g is left as it is.
 
     With gradient g (plus ``weight_decay`` w, the gradient of weight_decay |w|^2 / 2), velocity b and momentum
     mu::
@@ -23,6 +34,19 @@ class SGD(Optimizer):
     turns the sign of g. Sources: Polyak (1964); Sutskever et al. (2013), whose b has the learning rate
     inside.
     """
+    if maximize:
+        g = -g
+    if weight_decay:
+        g = g + weight_decay * w
+    if b is not None:
+        b *= momentum
+        b += g if first else (1 - dampening) * g
+        g = g + momentum * b if nesterov else b
+    w -= lr * g
+
+
+class SGD(Optimizer):
+    """``torch.optim.SGD``; `update` has the formulas."""
 
     def __init__(
         self,
@@ -52,19 +76,12 @@ class SGD(Optimizer):
         if settings["nesterov"] and (settings["momentum"] <= 0 or settings["dampening"] != 0):
             raise ValueError("SGD: nesterov needs a momentum and no dampening")
 
-    def _update(self, parameter: Parameter, grad: Array, group: Mapping[str, Any]) -> None:
-        lr, momentum = float(group["lr"]), float(group["momentum"])
-        if group["maximize"]:
-            grad = -grad
-        if group["weight_decay"]:
-            grad = grad + float(group["weight_decay"]) * parameter.data
-        if momentum:
-            state = self.state.setdefault(parameter, {})
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = np.copy(grad)
-            else:
-                state["momentum_buffer"] *= momentum
-                state["momentum_buffer"] += (1 - float(group["dampening"])) * grad
+    def _update(self, parameter: Parameter, grad: Array, settings: Mapping[str, Any]) -> None:
+        buffer, first = None, False
+        if settings["momentum"]:
+            first = parameter not in self.state
+            state = self.state.setdefault(parameter, {"momentum_buffer": np.zeros_like(parameter.data)})
             buffer = state["momentum_buffer"]
-            grad = grad + momentum * buffer if group["nesterov"] else buffer
-        parameter.data -= lr * grad
+        options = {key: settings[key] for key in self.defaults}
+        for w, g, b in pieces(parameter.data, grad, buffer):
+            update(w, g, b, first, **options)

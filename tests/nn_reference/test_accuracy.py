@@ -1,0 +1,156 @@
+"""How exact: the label's gradient, Phi, float32 against float64, and the memory of a training step."""
+
+import itertools
+import tracemalloc
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import nn_reference as nn
+from nn_reference import gelu, optim
+
+WIDTHS = (784, 512, 256, 128, 10)
+BATCH = 512
+
+
+def mlp(library, widths=WIDTHS, **keywords):
+    layers = []
+    for n, m in itertools.pairwise(widths[:-1]):
+        layers += [library.Linear(n, m, **keywords), library.ReLU()]
+    return library.Sequential(*layers, library.Linear(*widths[-2:], **keywords))
+
+
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    pixels = rng.random((BATCH, WIDTHS[0])) * (rng.random((BATCH, WIDTHS[0])) < 0.2)
+    return pixels.astype(np.float32), rng.integers(0, 10, BATCH)
+
+
+# -- cross-entropy --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", [1e-2, 1e-4, 1e-6])
+def test_the_gradient_at_the_label_does_not_cancel(loss):
+    """In float32, on scores whose loss is about this; the truth is the same formula in longdouble.
+
+    At the label p - 1 is wrong by up to 2^-25 however small it should be: a relative error of about 3e-8 /
+    loss.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 10)).astype(np.float32)
+    labels = rng.integers(0, 10, 256)
+    rows = np.arange(256)
+    x[rows, labels] += np.float32(-np.log(loss / 9))
+    truth, fast = nn.CrossEntropyLoss(), nn.CrossEntropyLoss()
+    truth(x.astype(np.longdouble), labels)
+    true_grad = truth.backward()[rows, labels]
+    fast(x, labels)
+    ours = fast.backward()[rows, labels]
+    t = torch.from_numpy(x).requires_grad_()
+    torch.nn.functional.cross_entropy(t, torch.from_numpy(labels)).backward()
+    theirs = t.grad.numpy()[rows, labels]
+    our_error = np.abs(ours / true_grad - 1).max()
+    their_error = np.abs(theirs / true_grad - 1).max()
+    assert our_error < 20 * 2**-24  # exp of a score that was rounded: a few units
+    assert their_error > 0.3 * 2**-25 / loss
+    assert our_error < their_error / 3
+
+
+def test_a_tiny_loss_is_not_rounded_to_zero():
+    x = np.array([[20.0, 0.0, -1.0]], np.float32)
+    loss = nn.CrossEntropyLoss()(x, np.array([0]))
+    assert loss == pytest.approx(np.exp(-20.0) + np.exp(-21.0), rel=1e-6)
+    assert torch.nn.functional.cross_entropy(torch.from_numpy(x), torch.tensor([0])) == 0.0
+
+
+# -- the normal distribution ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_normal_cdf_against_mpmath(dtype):
+    mpmath.mp.dps = 40
+    x = np.concatenate(
+        [np.linspace(-9, 9, 181), np.linspace(-3.01, -2.99, 5), np.linspace(2.99, 3.01, 5)]
+    ).astype(dtype)
+    true = [mpmath.ncdf(mpmath.mpf(np.format_float_positional(v, unique=False, precision=45))) for v in x]
+    found = [
+        mpmath.mpf(np.format_float_positional(v, unique=False, precision=60)) for v in gelu.normal_cdf(x)
+    ]
+    assert max(abs(a - b) for a, b in zip(found, true, strict=True)) < 4 * float(np.finfo(dtype).eps)
+
+
+# -- a whole step ---------------------------------------------------------------------------------
+
+
+def gradients(network, x, labels):
+    criterion = nn.CrossEntropyLoss()
+    criterion(network(x), labels)
+    grad_x = network.backward(criterion.backward())
+    return [grad_x, *(p.grad for p in network.parameters())]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_float32_gradients_of_a_step_are_near_float64(seed):
+    x, labels = batch(seed)
+    network = mlp(nn, generator=np.random.default_rng(seed))
+    single = gradients(network, x, labels)
+    network.zero_grad()
+    double = gradients(network.double(), x.astype(np.float64), labels)
+    joined = [np.concatenate([g.ravel() for g in grads]) for grads in (single[1:], double[1:])]
+    assert np.linalg.norm(joined[0] - joined[1]) <= 5e-7 * np.linalg.norm(joined[1])
+
+
+def our_peak(optimizer_name):
+    network, criterion = mlp(nn), nn.CrossEntropyLoss()
+    optimizer = getattr(optim, optimizer_name)(network.parameters())
+    x, labels = batch()
+
+    def step():
+        criterion(network(x), labels)
+        optimizer.zero_grad()
+        network.backward(criterion.backward(), input_grad=False)
+        optimizer.step()
+
+    step()
+    optimizer.zero_grad()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        step()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def their_peak(optimizer_name):
+    network, criterion = mlp(torch.nn), torch.nn.CrossEntropyLoss()
+    optimizer = getattr(torch.optim, optimizer_name)(network.parameters())
+    x, labels = (torch.from_numpy(a) for a in batch())
+
+    def step():
+        loss = criterion(network(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    step()
+    optimizer.zero_grad()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
+        step()
+    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    return max(np.cumsum(changes))
+
+
+@pytest.mark.parametrize("optimizer_name", ["SGD", "Adam"])
+def test_memory_of_a_training_step(optimizer_name):
+    """Bytes at the peak of the second step beyond what was held before it, with no gradients held.
+
+    Counted, not sampled: every array that NumPy allocates (tracemalloc) and every tensor that PyTorch does
+    (its profiler). Parameters, moments and the batch exist before; neither count has the scratch memory of
+    the BLAS.
+    """
+    assert our_peak(optimizer_name) <= their_peak(optimizer_name)
