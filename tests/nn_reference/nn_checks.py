@@ -347,7 +347,7 @@ def assert_agrees_with_autograd(example, tolerance=1e-12):
             assert_close(name, ours.state_dict()[name], buffer.numpy(), tolerance)
 
 
-def check(operation, examples=200, shrink=True):
+def check(operation, examples=100, shrink=True):
     """Let hypothesis look for an example on which the operation and autograd disagree."""
     phases = (Phase.explicit, Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
