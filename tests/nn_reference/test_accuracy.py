@@ -149,9 +149,9 @@ def their_peak(optimizer_name):
 def test_memory_of_a_training_step(optimizer_name):
     """Bytes at the peak of the second step beyond what was held before it, with no gradients held.
 
-    Counted, not sampled: every array that NumPy allocates (tracemalloc) and every tensor that PyTorch does (its
-    profiler). Parameters, moments and the batch exist before; neither count has the scratch memory of the
-    BLAS. tracemalloc also counts Python's own objects (7 KB here) and NumPy's buffer for casts (8 KB), which
-    have no counterpart in PyTorch's count and are taken off.
+    Counted, not sampled: every array that NumPy allocates (tracemalloc) and every tensor that PyTorch does
+    (its profiler). Parameters, moments and the batch exist before; neither count has the scratch memory of
+    the BLAS. tracemalloc also counts Python's own objects (7 KB here) and NumPy's buffer for casts (8 KB),
+    which have no counterpart in PyTorch's count and are taken off.
     """
     assert our_peak(optimizer_name) - 16_000 <= their_peak(optimizer_name)
