@@ -48,14 +48,15 @@ def run(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without · or ² shows ? in its place
     try:
         status = app(args=arguments, prog_name="chainrule", standalone_mode=False)
+        sys.stdout.flush()
         # Typer turns Ctrl-C into this status.
         return _fail("stopped", 130) if status == 130 else int(status or 0)
     except typer.TyperException as error:
         return _fail(error.format_message().replace("Value error, ", ""), error.exit_code)
     except ChainruleError as error:
         return _fail(str(error), error.exit_status)
-    except BrokenPipeError:
-        # The reader of our output (`head`, say) has gone. Python would complain again while flushing.
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output (`head`) has gone, for which typer exits. Python would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

@@ -327,11 +327,12 @@ def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 1 (it failed) or 2 (it was used wrongly)."""
     try:
         status = app(args=arguments, prog_name="idx", standalone_mode=False)
+        sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
-    except SystemExit:
-        # Typer's answer when the reader of our output (`head`) has gone. Python would complain at exit.
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output (`head`) has gone, for which typer exits. Python would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (IdxError, OSError) as error:
