@@ -18,18 +18,18 @@ def draw_mask(
     return kept.astype(dtype) * (1 / (1 - p) if p < 1 else 0.0)
 
 
-def forward(x: Array, mask: Array) -> tuple[Array, Array]:
+def forward(x: Array, mask: Array, out: Array | None = None) -> tuple[Array, Array]:
     """Compute ``y = x mask``, element by element; the cache is the mask."""
-    return x * mask, mask
+    return np.multiply(x, mask, out=out), mask
 
 
-def backward(cache: Array, grad_y: Array) -> Array:
+def backward(cache: Array, grad_y: Array, out: Array | None = None) -> Array:
     """Return ``grad_x = grad_y mask``: given the mask, y is linear in x.
 
     As the mask has mean 1, so have output and gradient the mean that they would have without dropout, and
     nothing needs to be scaled in evaluation. Source: Srivastava et al. (2014), there scaled in evaluation.
     """
-    return grad_y * cache
+    return np.multiply(grad_y, cache, out=out)
 
 
 class Dropout(Layer):

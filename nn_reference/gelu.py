@@ -9,10 +9,10 @@ from nn_reference.layer import Layer
 Cache = tuple[Array, Array, str]
 
 NEAR = 3.0  # up to |x| = 3 the series is used, beyond it the continued fraction
+DEPTH = 80  # of the fraction; at 3 that is enough for the 64 bits of a longdouble
 _INVERSE_ROOT_2PI = np.longdouble("0.39894228040143267793994605993438186848")
 _ROOT_2_OVER_PI = np.longdouble("0.79788456080286535587989211986876373695")
 _CUBIC = 0.044715
-DEPTH = 80  # of the continued fraction; at 3 that is enough for the 64 bits of a longdouble
 
 
 def normal_density(x: Array) -> Array:

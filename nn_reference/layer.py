@@ -55,7 +55,8 @@ class Layer(Module):
     """A module that does arithmetic of its own.
 
     A subclass writes ``_forward(x) -> (y, cache)`` and ``_backward(cache, grad_y, need_grad_x) -> grad_x``,
-    which call the pure functions of its file; the second hands parameters their gradients.
+    which call the pure functions of its file; the second hands parameters their gradients. A cache refers to
+    the parameters themselves: between a forward and its backward they must not change.
     """
 
     def __init__(self) -> None:

@@ -3,10 +3,12 @@
 ``torch.manual_seed(s)`` seeds the Mersenne Twister MT19937 (Matsumoto and Nishimura 1998), which NumPy has as
 well. What remains is how PyTorch turns its 32-bit integers r into numbers:
 
-- a float32 between 0 and 1 is the low 24 bits of one r, times 2^-24; a float64 is the low 53 bits of two,
-times 2^-53; - that is stretched to [low, high) as ``u (high - low) + low`` in one rounding (a fused
-multiply-add); - ``randperm(n)`` swaps the element i = 0, 1, ... n - 2 with the one at i + r mod (n - i)
-(Fisher and Yates).
+- a float32 u from 0 to 1 is the low 24 bits of one r, times 2^-24; a float64 the low 53 bits of two;
+- it is stretched to [low, high) as ``u (high - low) + low``, rounded once (a fused multiply-add);
+- ``randperm(n)`` swaps the elements i and i + r mod (n - i), for i = 0, 1, ..., n - 2 (Fisher and Yates).
+
+The multiply-add is fused where PyTorch's build uses the processor's instruction for it, as on any x86 with
+AVX2.
 
 ::
 

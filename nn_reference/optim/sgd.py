@@ -79,9 +79,9 @@ class SGD(Optimizer):
     def _update(self, parameter: Parameter, grad: Array, settings: Mapping[str, Any]) -> None:
         buffer, first = None, False
         if settings["momentum"]:
-            first = parameter not in self.state
-            state = self.state.setdefault(parameter, {"momentum_buffer": np.zeros_like(parameter.data)})
-            buffer = state["momentum_buffer"]
+            state = self.state.setdefault(parameter, {})
+            first = "momentum_buffer" not in state
+            buffer = state.setdefault("momentum_buffer", np.zeros_like(parameter.data))
         options = {key: settings[key] for key in self.defaults}
         for w, g, b in pieces(parameter.data, grad, buffer):
             update(w, g, b, first, **options)

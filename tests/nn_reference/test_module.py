@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import nn_reference as nn
-from nn_reference import optim
+from nn_reference import dropout, linear, optim, relu
 
 
 def digits_network(seed=0, dtype=np.float32):
@@ -278,6 +278,35 @@ def test_a_gradient_buffer_receives_the_first_gradient_after_zero_grad(x, g):
     network.backward(g)
     assert weight.grad is buffer
     np.testing.assert_array_equal(buffer, once)
+
+
+def test_out_arrays_are_written_and_returned():
+    rng = np.random.default_rng(0)
+    x, weight, bias, g = (rng.normal(size=shape) for shape in ((6, 3), (4, 3), (4,), (6, 4)))
+    weight = np.asfortranarray(weight)
+    y, cache = linear.forward(x, weight, bias)
+    into = np.empty_like(y)
+    written, _ = linear.forward(x, weight, bias, out=into)
+    assert np.shares_memory(written, into)
+    np.testing.assert_array_equal(into, y)
+    expected = linear.backward(cache, g)
+    out = (np.empty((6, 3)), np.empty_like(weight), np.empty(4))
+    for found, array, value in zip(linear.backward(cache, g, out=out), out, expected, strict=True):
+        assert np.shares_memory(found, array)
+        np.testing.assert_allclose(array, value, rtol=1e-14)
+    for file, cache in ((relu, np.maximum(y, 0)), (dropout, rng.random(y.shape))):
+        assert file.backward(cache, g, out=into) is into
+        np.testing.assert_array_equal(into, file.backward(cache, g))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
+def test_labels_of_any_integer_dtype(dtype):
+    x, labels = np.random.default_rng(0).normal(size=(4, 3)), np.array([2, 0, 1, 2])
+    for make in (nn.CrossEntropyLoss, nn.NLLLoss):
+        criterion = make(np.array([1.0, 2.0, 3.0]))
+        loss, grad = criterion(x, labels), criterion.backward()
+        assert criterion(x, labels.astype(dtype)) == loss
+        np.testing.assert_array_equal(criterion.backward(), grad)
 
 
 # -- the tape -------------------------------------------------------------------------------------

@@ -122,6 +122,19 @@ def test_state_dict_continues_where_it_was(name, source):
     assert resumed.param_groups[0]["lr"] == 0.05
 
 
+def test_momentum_turned_on_after_resuming_without():
+    rng = np.random.default_rng(5)
+    ours, theirs = two_sets_of_parameters(rng)
+    their_optimizer = torch.optim.SGD(theirs, lr=0.05)
+    optimizer = optim.SGD(ours, lr=0.05)
+    step_both(ours, theirs, optimizer, their_optimizer, rng)
+    optimizer.load_state_dict(their_optimizer.state_dict())
+    optimizer.param_groups[0]["momentum"] = their_optimizer.param_groups[0]["momentum"] = 0.9
+    for _ in range(5):
+        step_both(ours, theirs, optimizer, their_optimizer, rng)
+    assert_same(ours, theirs)
+
+
 def test_a_state_dict_that_does_not_fit_is_refused():
     ours, _ = two_sets_of_parameters(np.random.default_rng(0))
     optimizer = optim.SGD(ours, lr=0.1, momentum=0.9)
