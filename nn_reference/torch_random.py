@@ -7,8 +7,7 @@ well. What remains is how PyTorch turns its 32-bit integers r into numbers:
 - it is stretched to [low, high) as ``u (high - low) + low``, rounded once (a fused multiply-add);
 - ``randperm(n)`` swaps the elements i and i + r mod (n - i), for i = 0, 1, ..., n - 2 (Fisher and Yates).
 
-The multiply-add is fused where PyTorch's build uses the processor's instruction for it, as on any x86 with
-AVX2.
+The multiply-add is fused where PyTorch uses the processor's instruction for it (tested: x86 with AVX-512).
 
 ::
 
