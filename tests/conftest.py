@@ -10,19 +10,11 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 
 import pytest
 
-SHARED = Path(__file__).parents[2] / "shared"
-
 
 @pytest.fixture(scope="session")
-def shared_datasets() -> Path:
-    """The folder of real data sets beside the checkout; tests that need it are skipped where it is not."""
-    folder = SHARED / "datasets"
+def shared() -> Path:
+    """The folder of the real data sets, which lies beside the checkout on some machines."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "datasets"
     if not folder.is_dir():
-        pytest.skip("needs the real data sets in ../shared/datasets: runs where they lie beside the checkout")
+        pytest.skip("needs the real data sets: runs where ../shared/datasets lies beside the checkout")
     return folder
-
-
-@pytest.fixture(scope="session")
-def mnist_root(shared_datasets: Path) -> Path:
-    """A data folder whose mnist/ is the real MNIST."""
-    return shared_datasets

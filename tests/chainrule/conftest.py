@@ -22,15 +22,6 @@ NAMES = {
 }
 
 
-@pytest.fixture
-def shared() -> Path:
-    """The folder of the real data sets."""
-    folder = Path(__file__).parents[2].parent / "shared" / "datasets"
-    if not folder.is_dir():
-        pytest.skip("needs the real files in ../shared/datasets, beside the repository")
-    return folder
-
-
 def idx_bytes(array: np.ndarray) -> bytes:
     """The IDX bytes of a uint8 array, made here so that these tests do not lean on ``idx.write``."""
     header = bytes([0, 0, 8, array.ndim])

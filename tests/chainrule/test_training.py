@@ -232,9 +232,9 @@ def test_json_prints_the_summary_alone(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("name", "least"), [("simplenet", 0.970), ("ann", 0.975)])
-def test_on_real_mnist_each_engine_reaches_what_is_promised(tmp_path, mnist_root, name, least):
+def test_on_real_mnist_each_engine_reaches_what_is_promised(tmp_path, shared, name, least):
     out = tmp_path / "run"
-    assert run(["train", name, "--dataset", "mnist", "--root", str(mnist_root), "--out", str(out)]) == 0
+    assert run(["train", name, "--dataset", "mnist", "--root", str(shared), "--out", str(out)]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["engines"].keys() == {"numpy", "torch"}
     for engine in summary["engines"].values():

@@ -5,17 +5,11 @@ import lzma
 import struct
 import tempfile
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import idx
-
-DATASETS = Path(__file__).resolve().parents[3] / "shared" / "datasets"
-needs_datasets = pytest.mark.skipif(
-    not DATASETS.exists(), reason="the real files lie in ../shared/datasets, which only some machines have"
-)
 
 ALL_TYPES = [
     (0x08, "B", np.uint8, [0, 1, 255]),
@@ -346,28 +340,28 @@ def test_max_bytes_is_the_size_of_the_array():
             idx.read(data, max_bytes=2)
 
 
-@needs_datasets
-class TestRealFiles:
-    @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-    def test_mnist_and_fashion_mnist(self, name):
-        images = idx.read(DATASETS / name / "train-images-idx3-ubyte.gz")
-        labels = idx.read(DATASETS / name / "train-labels-idx1-ubyte.gz", ndim=1)
-        assert images.shape == (60000, 28, 28)
-        assert images.dtype == np.uint8
-        assert np.bincount(labels).sum() == 60000
-        with gzip.open(DATASETS / name / "train-images-idx3-ubyte.gz") as file:
-            assert file.read()[16:] == images.tobytes()
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_mnist_and_fashion_mnist(shared, name):
+    images = idx.read(shared / name / "train-images-idx3-ubyte.gz")
+    labels = idx.read(shared / name / "train-labels-idx1-ubyte.gz", ndim=1)
+    assert images.shape == (60000, 28, 28)
+    assert images.dtype == np.uint8
+    assert np.bincount(labels).sum() == 60000
+    with gzip.open(shared / name / "train-images-idx3-ubyte.gz") as file:
+        assert file.read()[16:] == images.tobytes()
 
-    def test_int32_labels_of_qmnist_in_gzip(self):
-        labels = idx.read(DATASETS / "qmnist" / "qmnist-train-labels-idx2-int.gz")
-        assert labels.shape == (60000, 8)
-        assert labels.dtype == np.int32
-        assert labels[0].tolist() == [5, 4, 2154, 59, 35, 229421, 0, 0]
-        assert set(labels[:, 0].tolist()) == set(range(10))
-        mnist = idx.read(DATASETS / "mnist" / "train-labels-idx1-ubyte.gz")
-        assert np.array_equal(labels[:, 0], mnist)
 
-    def test_int32_labels_of_xnist_in_xz(self):
-        labels = idx.read(DATASETS / "qmnist" / "xnist-labels-idx2-int.xz")
-        assert labels.shape == (402953, 8)
-        assert set(labels[:, 0].tolist()) == set(range(10))
+def test_int32_labels_of_qmnist_in_gzip(shared):
+    labels = idx.read(shared / "qmnist" / "qmnist-train-labels-idx2-int.gz")
+    assert labels.shape == (60000, 8)
+    assert labels.dtype == np.int32
+    assert labels[0].tolist() == [5, 4, 2154, 59, 35, 229421, 0, 0]
+    assert set(labels[:, 0].tolist()) == set(range(10))
+    mnist = idx.read(shared / "mnist" / "train-labels-idx1-ubyte.gz")
+    assert np.array_equal(labels[:, 0], mnist)
+
+
+def test_int32_labels_of_xnist_in_xz(shared):
+    labels = idx.read(shared / "qmnist" / "xnist-labels-idx2-int.xz")
+    assert labels.shape == (402953, 8)
+    assert set(labels[:, 0].tolist()) == set(range(10))
