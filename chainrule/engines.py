@@ -117,6 +117,28 @@ def threads(count: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+def rehearse(recipe: Recipe, name: str, device: str) -> None:
+    """Take one step on a white and a black image, so that a recipe's mistakes show before a run begins.
+
+    Raises ChainruleError, which names the recipe's file, for whatever goes wrong.
+    """
+    images = np.zeros((2, *recipe.input_shape), np.uint8)
+    images[1] = 255
+    try:
+        with np.errstate(all="ignore"):
+            engine = build(recipe, name, seed=0, device=device)
+            data = engine.put(images, np.arange(2), recipe.mean, recipe.std)
+            loss = float(engine.train_step(data, np.arange(2))[0])
+    except ChainruleError:
+        raise
+    except Exception as error:
+        raise ChainruleError(f"{recipe.source}: the {name} engine cannot train it: {error}") from None
+    if not np.isfinite(loss):
+        raise ChainruleError(
+            f"{recipe.source}: the loss of two blank images is {loss}: look at input.mean and std"
+        )
+
+
 def torch_is_installed() -> bool:
     """Tell whether PyTorch is installed, without importing it (that takes seconds)."""
     from importlib.util import find_spec
@@ -128,7 +150,7 @@ def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engin
     """Return the engine ``name`` ("numpy" or "torch") for a recipe, with weights drawn from ``seed``.
 
     The weights are drawn by ``nn_reference``, whichever the engine: two engines with one seed start equal.
-    Raises ChainruleError when PyTorch is not installed, or has no such device.
+    Raises ChainruleError when PyTorch has no such device.
     """
     network = recipe.build(nn_reference, generator=np.random.default_rng([seed, 0]))
     if name == "numpy":
@@ -142,11 +164,6 @@ def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engin
 
 
 def _build_torch(recipe: Recipe, device: str) -> Engine:
-    if not torch_is_installed():
-        raise ChainruleError(
-            "--engine torch needs PyTorch, which is not installed: "
-            "pip install 'chainrule[torch]', or use --engine numpy"
-        )
     import torch
 
     from torch_impl import TorchEngine

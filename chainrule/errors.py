@@ -1,5 +1,7 @@
 """The errors that a person sees as one line: what is wrong, and what to do."""
 
+from collections.abc import Iterable
+
 
 class ChainruleError(Exception):
     """Something outside the program is wrong: a file, the network, the disk. Exit status 1."""
@@ -19,9 +21,10 @@ class Stopped(ChainruleError):
     exit_status = 130
 
 
-def nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
     """``" Did you mean 'ann'?"`` when ``word`` is close to a known name, else an empty string."""
     import difflib
 
-    matches = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
-    return f" Did you mean '{matches[0]}'?" if matches else ""
+    names = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return f" Did you mean '{names[matches[0]]}'?" if matches else ""

@@ -5,11 +5,11 @@ named as in ``torch.nn`` and ``torch.optim``, with their arguments; sizes that f
 are computed.
 """
 
+import math
 import tomllib
 from collections import OrderedDict
 from dataclasses import dataclass
 from importlib import resources
-from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,12 +20,16 @@ from chainrule.errors import ChainruleError, WrongUsage, nearest
 _ELEMENTWISE = ("ReLU", "Sigmoid", "Tanh", "LogSoftmax", "Softmax", "Identity")
 _RANDOM = ("Linear",)
 _LAYERS = ("Flatten", "Linear", *_ELEMENTWISE)
+_LOSSES = ("CrossEntropyLoss", "NLLLoss")
+_OPTIMIZERS = ("SGD", "Adam", "AdamW")
 
 _KEYS = {
     "": {"summary", "layers", "input", "training"},
     "input": {"shape", "mean", "std"},
     "training": {"loss", "optimizer", "batch_size", "epochs", "seed"},
 }
+# What the program decides itself: the mean over the batch is what it weights and reports.
+_OURS = {"dtype", "device", "generator", "reduction"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Recipe:
     """
 
     name: str
+    source: str  # where it was read, for messages
     summary: str
     layers: tuple[Part, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -78,6 +83,10 @@ class Recipe:
         return _make(optim, self.optimizer, parameters)
 
 
+def _make(namespace: ModuleType, part: Part, *positional: Any, **more: Any) -> Any:
+    return getattr(namespace, part.type)(*positional, **part.arguments, **more)
+
+
 def known() -> list[str]:
     """Names of the recipes that come with chainrule."""
     files = resources.files("chainrule.recipes").iterdir()
@@ -87,7 +96,8 @@ def known() -> list[str]:
 def load(name: str) -> Recipe:
     """Return the recipe of this name, or the one in a TOML file of your own (``./mine.toml``).
 
-    Raises WrongUsage for an unknown name, ChainruleError for a file that is not a recipe.
+    Raises WrongUsage for an unknown name, ChainruleError for a file that is not a recipe. Arguments of layers
+    are not checked here: `chainrule.engines.rehearse` does that.
     """
     if name in known():
         text = resources.files("chainrule.recipes").joinpath(f"{name}.toml").read_text("utf-8")
@@ -99,7 +109,7 @@ def load(name: str) -> Recipe:
             + nearest(name, known())
         )
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise ChainruleError(f"{path}: expected a recipe in TOML, found bytes that are not text") from None
     except OSError as error:
@@ -110,98 +120,125 @@ def load(name: str) -> Recipe:
 def parse(text: str, *, name: str, source: str) -> Recipe:
     """Return the recipe that ``text`` (TOML) describes; ``source`` is named in errors (ChainruleError)."""
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return _recipe(tomllib.loads(text), name, source)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ChainruleError(f"{source}: not valid TOML: {error}") from None
-    _check_keys(table, source)
-    _check_input(table["input"], source)
-    layers, shapes = _resolve(
-        [_part(layer, source) for layer in table["layers"]], table["input"]["shape"], source
+    except _Wrong as error:
+        raise ChainruleError(f"{source}: {error}") from None
+
+
+class _Wrong(Exception):
+    """What is wrong in a recipe, without the name of its file."""
+
+
+def _recipe(table: dict[str, Any], name: str, source: str) -> Recipe:
+    for section, keys in _KEYS.items():
+        _check_keys(section, table.get(section) if section else table, keys)
+    _check(isinstance(table["summary"], str), "summary must be text", table["summary"])
+    image, training = table["input"], table["training"]
+    shape = image["shape"]
+    _check(
+        isinstance(shape, list) and shape and all(_is_whole(size, 1) for size in shape),
+        "input.shape must be a list of whole numbers",
+        shape,
     )
-    training = table["training"]
+    _check(_is_number(image["mean"]), "input.mean must be a number", image["mean"])
+    _check(_is_number(image["std"]) and image["std"] > 0, "input.std must be a number above 0", image["std"])
     for key, least in (("batch_size", 1), ("epochs", 1), ("seed", 0)):
-        if type(training[key]) is not int or training[key] < least:
-            raise ChainruleError(
-                f"{source}: training.{key} must be a whole number from {least} up, found {training[key]!r}"
-            )
+        whole = f"training.{key} must be a whole number from {least} up"
+        _check(_is_whole(training[key], least), whole, training[key])
+    _check(isinstance(table["layers"], list) and table["layers"], "layers must be a list", table["layers"])
+    layers, shapes = _resolve([_part("layer", layer, _LAYERS) for layer in table["layers"]], tuple(shape))
+    optimizer = _part("training.optimizer", training["optimizer"], _OPTIMIZERS)
+    rate = optimizer.arguments.get("lr", 1e-3)
+    _check(_is_number(rate) and rate > 0, "training.optimizer's lr must be a number above 0", rate)
     return Recipe(
         name=name,
+        source=source,
         summary=table["summary"],
         layers=layers,
         shapes=shapes,
-        input_shape=tuple(table["input"]["shape"]),
-        mean=float(table["input"]["mean"]),
-        std=float(table["input"]["std"]),
-        loss=_part(training["loss"], source),
-        optimizer=_part(training["optimizer"], source),
+        input_shape=tuple(shape),
+        mean=float(image["mean"]),
+        std=float(image["std"]),
+        loss=_part("training.loss", training["loss"], _LOSSES),
+        optimizer=optimizer,
         batch_size=training["batch_size"],
         epochs=training["epochs"],
         seed=training["seed"],
     )
 
 
-def _make(namespace: ModuleType, part: Part, *more: Any, **random_arguments: Any) -> Any:
-    try:
-        return getattr(namespace, part.type)(*more, **part.arguments, **random_arguments)
-    except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
-        where = f"'{part.name}'" if part.name else part.type
-        raise ChainruleError(f"the recipe's {where} cannot be built with {part.arguments}: {error}") from None
+def _check(condition: object, expected: str, found: object) -> None:
+    if not condition:
+        shown = repr(found)
+        raise _Wrong(f"{expected}, found {shown if len(shown) <= 60 else shown[:57] + '...'}")
 
 
-def _check_keys(table: dict[str, Any], source: str) -> None:
-    for section, keys in _KEYS.items():
-        found = table.get(section, {}) if section else table
-        prefix = f"{section}." if section else ""
-        if missing := sorted(keys - found.keys()):
-            raise ChainruleError(f"{source}: {prefix}{missing[0]} is missing")
-        if unknown := sorted(found.keys() - keys):
-            raise ChainruleError(
-                f"{source}: unknown key {prefix}{unknown[0]}.{nearest(unknown[0], sorted(keys))}"
-            )
+def _is_whole(value: object, least: int) -> bool:
+    return type(value) is int and least <= value < 2**63
 
 
-def _check_input(table: dict[str, Any], source: str) -> None:
-    shape = table["shape"]
-    if not isinstance(shape, list) or not shape or any(type(size) is not int or size < 1 for size in shape):
-        raise ChainruleError(f"{source}: input.shape must be a list of whole numbers, found {shape!r}")
-    for key in ("mean", "std"):
-        if type(table[key]) not in (int, float) or (key == "std" and not table[key] > 0):
-            above = " above 0" if key == "std" else ""
-            raise ChainruleError(f"{source}: input.{key} must be a number{above}, found {table[key]!r}")
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)  # type: ignore[arg-type]
 
 
-def _part(table: dict[str, Any], source: str) -> Part:
-    if not isinstance(table, dict) or "type" not in table:
-        raise ChainruleError(f"{source}: expected a table with a type, found {table!r}")
+def _check_keys(section: str, found: object, keys: set[str]) -> None:
+    if found is None:
+        raise _Wrong(f"{section} is missing")
+    if not isinstance(found, dict):
+        raise _Wrong(f"{section} must be a table, found {found!r}")
+    prefix = f"{section}." if section else ""
+    if missing := sorted(keys - found.keys()):
+        raise _Wrong(f"{prefix}{missing[0]} is missing")
+    if unknown := sorted(found.keys() - keys):
+        raise _Wrong(f"unknown key {prefix}{unknown[0]}.{nearest(unknown[0], keys)}")
+
+
+def _part(what: str, table: object, types: tuple[str, ...]) -> Part:
+    if not isinstance(table, dict) or not isinstance(table.get("type"), str):
+        raise _Wrong(
+            f"{what} must be a table with a type, such as {{ type = '{types[0]}' }}, found {table!r}"
+        )
+    if table["type"] not in types:
+        raise _Wrong(
+            f"unknown {what} type '{table['type']}'. Known: {', '.join(types)}."
+            + nearest(table["type"], types)
+        )
     arguments = {key: value for key, value in table.items() if key not in ("type", "name")}
-    return Part(type=table["type"], arguments=arguments, name=table.get("name", ""))
+    if ours := sorted(_OURS & arguments.keys()):
+        raise _Wrong(f"{what} {table['type']}: {ours[0]} cannot be chosen in a recipe")
+    name = table.get("name", "")
+    _check(isinstance(name, str), f"the name of a {table['type']} must be text", name)
+    return Part(table["type"], arguments, name)
 
 
 def _resolve(
-    layers: list[Part], input_shape: list[int], source: str
+    layers: list[Part], shape: tuple[int, ...]
 ) -> tuple[tuple[Part, ...], tuple[tuple[int, ...], ...]]:
     """Follow the shape of one example through the layers, and fill in the sizes that follow from it."""
-    shape = tuple(input_shape)
     resolved: list[Part] = []
     shapes: list[tuple[int, ...]] = []
     for layer in layers:
-        arguments = layer.arguments
-        if not layer.name:
-            raise ChainruleError(f"{source}: a {layer.type} layer has no name")
+        if not layer.name.isidentifier():
+            named = f"the name '{layer.name}', expected one such as fc1" if layer.name else "no name"
+            raise _Wrong(f"a {layer.type} layer has {named}")
         if any(layer.name == other.name for other in resolved):
-            raise ChainruleError(f"{source}: two layers are named '{layer.name}'")
+            raise _Wrong(f"two layers are named '{layer.name}'")
+        arguments = layer.arguments
         if layer.type == "Flatten":
-            shape = (prod(shape),)
+            _check(not arguments, f"'{layer.name}' (Flatten) takes no arguments here", arguments)
+            shape = (math.prod(shape),)
         elif layer.type == "Linear":
             if "out_features" not in arguments:
-                raise ChainruleError(f"{source}: '{layer.name}' has no out_features")
+                raise _Wrong(f"'{layer.name}' has no out_features")
+            for key in ("in_features", "out_features"):
+                size = arguments.get(key, 1)
+                _check(_is_whole(size, 1), f"'{layer.name}'.{key} must be a whole number from 1 up", size)
             arguments = {"in_features": shape[-1], **arguments}
+            fits = arguments["in_features"] == shape[-1]
+            _check(fits, f"'{layer.name}'.in_features must be {shape[-1]}", arguments["in_features"])
             shape = (*shape[:-1], arguments["out_features"])
-        elif layer.type not in _ELEMENTWISE:
-            raise ChainruleError(
-                f"{source}: unknown layer type '{layer.type}'. Known: {', '.join(_LAYERS)}."
-                + nearest(layer.type, list(_LAYERS))
-            )
         resolved.append(Part(layer.type, arguments, layer.name))
         shapes.append(shape)
     return tuple(resolved), tuple(shapes)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainrule import recipe
+from chainrule import engines, recipe
 from chainrule.errors import ChainruleError, WrongUsage
 
 MINE = """
@@ -58,19 +58,53 @@ def test_an_unknown_name_lists_the_known_ones_with_the_nearest():
         recipe.load("simplnet")
 
 
+TANH = '{ name = "tanh1", type = "Tanh" }'
+LOSS = '{ type = "CrossEntropyLoss" }'
+SGD = '{ type = "SGD", lr = 0.1, momentum = 0.9 }'
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("epochs = 2", "epochs = 0", "training.epochs must be a whole number from 1 up, found 0"),
         ("epochs = 2", "epochs = 2.5", "training.epochs must be a whole number from 1 up, found 2.5"),
+        ("epochs = 2", "epochs = true", "training.epochs must be a whole number from 1 up, found True"),
         ("epochs = 2", "epoch = 2", "training.epochs is missing"),
         ("seed = 0", "seed = 0\nspeed = 1", "unknown key training.speed. Did you mean 'seed'?"),
-        ('type = "Tanh"', 'type = "Tahn"', "unknown layer type 'Tahn'.*Did you mean 'Tanh'"),
+        ("[input]", "[inputs]", "input is missing"),
+        ("[input]", "[[input]]", "input must be a table"),
+        ('summary = "mine"', "summary = 5", "summary must be text, found 5"),
+        ('"Tanh"', '"Tahn"', "unknown layer type 'Tahn'.*Did you mean 'Tanh'"),
+        ('"Tanh"', '"relu"', "unknown layer type 'relu'.*Did you mean 'ReLU'"),
+        ('"Tanh"', "5", "layer must be a table with a type"),
+        (TANH, "3", "layer must be a table with a type"),
         ('name = "tanh1", ', "", "a Tanh layer has no name"),
-        ("out_features = 7", "outfeatures = 7", "'fc1' has no out_features"),
+        ('"tanh1"', "5", "the name of a Tanh must be text, found 5"),
+        ('"tanh1"', '"a.b"', "a Tanh layer has the name 'a.b', expected one such as fc1"),
         ('name = "fc2"', 'name = "fc1"', "two layers are named 'fc1'"),
+        ("out_features = 7", "outfeatures = 7", "'fc1' has no out_features"),
+        (
+            "out_features = 7",
+            "out_features = 0",
+            "'fc1'.out_features must be a whole number from 1 up, found 0",
+        ),
+        ("out_features = 7", "in_features = 5, out_features = 7", "'fc1'.in_features must be 784, found 5"),
+        ('"Flatten"', '"Flatten", start_dim = 0', "'flatten' .Flatten. takes no arguments here"),
+        ("bias = false", 'dtype = "float64"', "layer Linear: dtype cannot be chosen in a recipe"),
+        (
+            LOSS,
+            '{ type = "MSELoss" }',
+            "unknown training.loss type 'MSELoss'. Known: CrossEntropyLoss, NLLLoss",
+        ),
+        (LOSS, '{ type = "CrossEntropyLoss", reduction = "sum" }', "reduction cannot be chosen"),
+        ('"SGD"', '"adam"', "unknown training.optimizer type 'adam'.*Did you mean 'Adam'"),
+        ("lr = 0.1", "lr = true", "training.optimizer's lr must be a number above 0, found True"),
+        ("lr = 0.1", "lr = -1", "training.optimizer's lr must be a number above 0, found -1"),
         ("[28, 28]", '"28"', "input.shape must be a list of whole numbers, found '28'"),
         ("std = 0.3081", "std = 0", "input.std must be a number above 0, found 0"),
+        ("std = 0.3081", "std = inf", "input.std must be a number above 0, found inf"),
+        ("mean = 0.1307", "mean = nan", "input.mean must be a number, found nan"),
+        ("mean = 0.1307", f"mean = {10**400}", "input.mean must be a number, found 1000"),
         ("summary", "summary = [", "not valid TOML"),
     ],
 )
@@ -80,22 +114,48 @@ def test_a_wrong_recipe_is_refused_by_name(old, new, message):
         recipe.parse(MINE.replace(old, new), name="mine", source="mine.toml")
 
 
+def test_a_recipe_without_layers_is_refused():
+    start, end = MINE.index("layers = ["), MINE.index("[input]")
+    for layers in ("layers = []\n", "layers = 3\n"):
+        with pytest.raises(ChainruleError, match="mine.toml: layers must be a list, found"):
+            recipe.parse(MINE[:start] + layers + MINE[end:], name="mine", source="mine.toml")
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("bias = false", "bais = false"),
-        ('"SGD"', '"SDG"'),
-        ("momentum", "momentun"),
-        ('"CrossEntropyLoss"', '"CELoss"'),
+        ("momentum = 0.9", "momentun = 0.9"),
+        ("momentum = 0.9", "momentum = -1"),
+        (SGD, '{ type = "Adam", betas = [0.9] }'),
+        (LOSS, '{ type = "CrossEntropyLoss", weight = [1, 2] }'),
+        (LOSS, '{ type = "CrossEntropyLoss", label_smoothing = 7 }'),
+        (TANH, '{ name = "softmax", type = "Softmax", dim = 7 }'),
+        ("out_features = 7", "out_features = 99999999999999"),
+        ('"tanh1"', '"forward"'),
+        ("std = 0.3081", "std = 1e-300"),
     ],
 )
-def test_an_argument_that_the_engine_does_not_know_is_one_clear_error(old, new):
-    import nn_reference
+def test_what_only_an_engine_can_know_is_found_in_the_rehearsal(old, new, engine):
+    assert old in MINE
+    plan = recipe.parse(MINE.replace(old, new), name="mine", source="mine.toml")
+    with pytest.raises(
+        ChainruleError, match=r"^mine.toml: (the \w+ engine cannot train it|the loss of two blank)"
+    ):
+        engines.rehearse(plan, engine, "cpu")
 
-    mine = recipe.parse(MINE.replace(old, new), name="mine", source="mine.toml")
-    with pytest.raises(ChainruleError, match="the recipe's .* cannot be built with"):
-        mine.build_optimizer(nn_reference.optim, mine.build(nn_reference).parameters())
-        mine.build_loss(nn_reference)
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("name", recipe.known())
+def test_the_recipes_that_come_with_chainrule_pass_the_rehearsal(name, engine):
+    engines.rehearse(recipe.load(name), engine, "cpu")
+
+
+def test_a_file_from_notepad_begins_with_a_mark(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + MINE.encode())
+    assert recipe.load(str(path)).summary == "mine"
 
 
 def test_a_missing_or_binary_file_is_one_clear_error(tmp_path):
