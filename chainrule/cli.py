@@ -15,7 +15,6 @@ from chainrule.errors import ChainruleError
 app = typer.Typer(
     name="chainrule",
     help="Backpropagation by hand in NumPy, proven against PyTorch.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -46,8 +45,9 @@ def run(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without · or ² shows ? in its place
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        status = app(args=arguments, prog_name="chainrule", standalone_mode=False)
+        status = app(args=arguments or ["--help"], prog_name="chainrule", standalone_mode=False)
         sys.stdout.flush()
         # Typer turns Ctrl-C into this status.
         return _fail("stopped", 130) if status == 130 else int(status or 0)
@@ -55,12 +55,14 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(error.format_message().replace("Value error, ", ""), error.exit_code)
     except ChainruleError as error:
         return _fail(str(error), error.exit_status)
-    except (BrokenPipeError, SystemExit):
-        # The reader of our output (`head`) has gone, for which typer exits. Python would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as error:
+        # The reader of our output (`head`) has gone, for which typer exits.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
         return 0
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
 
 
 def _fail(message: str, status: int) -> int:

@@ -93,15 +93,23 @@ def _loss(neuron: Neuron, w: np.ndarray, b: np.ndarray) -> float:
     return float(mse.forward(a, target)[0])
 
 
-def finite_difference(neuron: Neuron) -> tuple[tuple[float, ...], float]:
-    """Return dL/dw and dL/db as central differences: (L(p + h) - L(p - h)) / 2h.
+def straddles_kink(neuron: Neuron, z: float) -> bool:
+    """Whether relu's kink at z = 0 lies between the two points of a finite difference."""
+    slopes = zip((*neuron.w, neuron.b), (*neuron.x, 1.0), strict=True)
+    return neuron.activation == "relu" and abs(z) <= max(_step_size(p) * abs(dz_dp) for p, dz_dp in slopes)
 
-    h is the cube root of the machine epsilon, where the rounding error and that of the formula balance.
-    """
+
+def _step_size(value: float) -> float:
+    """Return h: the cube root of the machine epsilon, where rounding and the formula err alike."""
+    return float(np.cbrt(np.finfo(np.float64).eps)) * max(1.0, abs(value))
+
+
+def finite_difference(neuron: Neuron) -> tuple[tuple[float, ...], float]:
+    """Return dL/dw and dL/db as central differences: (L(p + h) - L(p - h)) / 2h."""
     parameters = np.array([*neuron.w, neuron.b])
     slopes = []
     for index, value in enumerate(parameters):
-        h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(value))
+        h = _step_size(value)
         up, down = parameters.copy(), parameters.copy()
         up[index], down[index] = value + h, value - h
         difference = _loss(neuron, up[None, :-1], up[-1:]) - _loss(neuron, down[None, :-1], down[-1:])

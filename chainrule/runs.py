@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import tempfile
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,32 +15,42 @@ from chainrule.errors import ChainruleError
 from idx.writing import replacing, write_all
 
 METRICS_COLUMNS = ("epoch", "engine", "split", "loss", "accuracy", "learning_rate", "seconds")
+# What a run writes, and may replace.
+_FILES = (
+    *("config.json", "metrics.csv", "summary.json", "model*.safetensors"),
+    *("curves.png", "samples.png", "confusion.png"),
+)
 
 
 class RunFolder:
-    """A run's folder: made on entering; taken away again when the run fails before anything of use is in it.
+    """A run's folder, made on entering.
 
-    Raises ChainruleError on entering if the folder holds anything and ``overwrite`` is false.
+    Nothing is written before there is a model: a run that fails earlier leaves no trace, and the run that
+    ``overwrite`` allows to replace stays whole until then. With ``numbered`` the first free name of ``path``,
+    ``path-2``, ``path-3`` ... is taken. ``files`` has the names of what was written.
+
+    Raises ChainruleError on entering if the folder is not empty, or cannot be written.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False):
+    def __init__(self, path: Path, *, overwrite: bool = False, numbered: bool = False):
         self.path = path
-        self.overwrite = overwrite
-        self.worth_keeping = False
+        self.files: list[str] = []
+        self._overwrite = overwrite
+        self._numbered = numbered
+        self._waiting: dict[str, bytes] = {}
         self._made: list[Path] = []
-        self._written: list[Path] = []
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is something in the folder that is worth keeping."""
+        return bool(self.files)
 
     def __enter__(self) -> Self:
         try:
-            if self.path.is_dir() and any(self.path.iterdir()):
-                if not self.overwrite:
-                    raise ChainruleError(f"{self.path} is not empty: give another --out, or --overwrite")
-                self._remove_old_run()
-            self._make(self.path)
+            self._make()
             # Whether files can be written here is found out now, not after the training.
-            with replacing(self.path / "config.json"):
+            with tempfile.TemporaryFile(dir=self.path):
                 pass
-            (self.path / "config.json").unlink()
         except OSError as error:
             self._remove_made()
             raise ChainruleError(f"cannot write a run to {self.path}: {error.strerror}") from None
@@ -47,28 +59,36 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or self.worth_keeping:
-            return
-        for file in self._written:
-            file.unlink(missing_ok=True)
-        self._remove_made()
+        if error is not None and not self.has_model:
+            self._remove_made()
 
-    def _remove_old_run(self) -> None:
-        if not (self.path / "config.json").is_file():
-            raise ChainruleError(
-                f"{self.path} holds files but no run (no config.json): --overwrite leaves it alone"
-            )
-        for file in self.path.iterdir():
-            if file.is_file() and file.suffix in (".json", ".csv", ".safetensors", ".png"):
-                file.unlink()
+    def _make(self) -> None:
+        base = self.path
+        for parent in reversed(base.parents):
+            self._make_one(parent)
+        for number in count(2):
+            made_now = self._make_one(self.path)
+            if made_now or not self._numbered:
+                break
+            self.path = base.with_name(f"{base.name}-{number}")
+        if not made_now and any(self.path.iterdir()):
+            if not self._overwrite:
+                raise ChainruleError(f"{self.path} is not empty: give another --out, or --overwrite")
+            if not _is_run(self.path):
+                raise ChainruleError(f"{self.path} holds files but no run: --overwrite leaves it alone")
 
-    def _make(self, path: Path) -> None:
-        if not path.exists():
-            self._make(path.parent)
+    def _make_one(self, path: Path) -> bool:
+        try:
             path.mkdir()
-            self._made.append(path)
-        elif not path.is_dir():
-            raise ChainruleError(f"cannot write a run to {self.path}: {path} is a file, not a folder")
+        except OSError:
+            if path.is_dir():
+                return False
+            if path.exists():
+                message = f"cannot write a run to {self.path}: {path} is a file, not a folder"
+                raise ChainruleError(message) from None
+            raise
+        self._made.append(path)
+        return True
 
     def _remove_made(self) -> None:
         for path in reversed(self._made):
@@ -77,7 +97,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write ``value`` as ``name``."""
-        self.write(name, (json.dumps(value, indent=2) + "\n").encode())
+        self.write(name, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Write ``metrics.csv``, one row for each epoch, engine and split."""
@@ -91,23 +111,41 @@ class RunFolder:
         """Write a state dict in the safetensors format, under PyTorch's keys."""
         from safetensors.numpy import save
 
-        self.write(name, save({key: np.ascontiguousarray(value) for key, value in state.items()}))
+        content = save({key: np.ascontiguousarray(value) for key, value in state.items()})
+        self._replace(name, content, first=not self.has_model)
+        while self._waiting:
+            self._replace(*self._waiting.popitem())
 
     def write(self, name: str, content: bytes) -> None:
-        """Write ``content`` as the file ``name``; the run is then worth keeping if that is a model."""
+        """Write ``content`` as the file ``name``, as soon as there is a model."""
+        if self.has_model:
+            self._replace(name, content)
+        else:
+            self._waiting[name] = content
+
+    def _replace(self, name: str, content: bytes, *, first: bool = False) -> None:
         path = self.path / name
         try:
             with replacing(path) as file:
                 write_all(file, content)
+                if first:  # from here on nothing can be missing for the new model to take its place
+                    self._remove_old_run()
         except OSError as error:
-            raise ChainruleError(f"cannot write {path}: {error.strerror}") from None
-        self._written.append(path)
-        self.worth_keeping |= path.suffix == ".safetensors"
+            kept = f"; {self.path} holds the model after the last whole epoch" if self.has_model else ""
+            raise ChainruleError(f"cannot write {path}: {error.strerror}{kept}") from None
+        if name not in self.files:
+            self.files.append(name)
+
+    def _remove_old_run(self) -> None:
+        for pattern in _FILES if self._overwrite and _is_run(self.path) else ():
+            for file in self.path.glob(pattern):
+                file.unlink()
 
 
-def new_folder(name: str, root: Path = Path("runs")) -> Path:
-    """Return ``root/name``, or ``root/name-2`` and so on: the first that does not exist."""
-    path, number = root / name, 2
-    while path.exists():
-        path, number = root / f"{name}-{number}", number + 1
-    return path
+def _is_run(path: Path) -> bool:
+    """Whether the folder was written by a run: other programs write a config.json too."""
+    try:
+        config = json.loads((path / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and {"recipe", "dataset_sha256"} <= config.keys()

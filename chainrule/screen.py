@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agreement import FLOAT64_LIMIT
 from chainrule.recipe import Recipe
+from chainrule.runs import RunFolder
 from chainrule.training import Progress, Trained
 
 if TYPE_CHECKING:
@@ -43,12 +45,13 @@ class Screen:
             + (f" ({data.why})" if data.why else "")
         )
 
-    def plan(
-        self, recipe: Recipe, engines: list[str], device: str, *, epochs: int, batch_size: int, seed: int
-    ) -> None:
+    def plan(self, recipe: Recipe, engines: list[str], device: str) -> None:
         """Say what will be trained, and head the table of epochs."""
-        passes = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-        self.line(f"Recipe   {recipe.name}: {recipe.summary}; {passes}, batches of {batch_size}, seed {seed}")
+        passes = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
+        self.line(
+            f"Recipe   {recipe.name}: {recipe.summary}; "
+            f"{passes}, batches of {recipe.batch_size}, seed {recipe.seed}"
+        )
         names = {"numpy": "numpy (by hand)", "torch": f"torch ({device})"}
         together = ", from the same weights over the same batches" if len(engines) > 1 else ""
         self.line(f"Engines  {' and '.join(names[engine] for engine in engines)}{together}")
@@ -96,7 +99,7 @@ class Screen:
         )
 
     def results(
-        self, results: list[Trained], comparison: "list[TensorAgreement] | None", folder: Path
+        self, results: list[Trained], comparison: "list[TensorAgreement] | None", folder: RunFolder
     ) -> None:
         """Print what was reached, how far the engines agree, and where the files are."""
         self.line()
@@ -107,14 +110,13 @@ class Screen:
             )
         if comparison is not None:
             self.comparison(comparison)
-        pictures = ", ".join(sorted(file.name for file in folder.glob("*.png")))
         self.line()
-        self.line(f"Files    {_relative(folder)}/: {pictures}, metrics.csv, summary.json, model.safetensors")
+        self.line(f"Files    {_relative(folder.path)}/: {', '.join(sorted(folder.files))}")
 
     def comparison(self, rows: "list[TensorAgreement]") -> None:
         """Print the table of the two engines' differences on one batch."""
         self.line()
-        self.line("Do the two agree? One batch in float64, with the trained weights:")
+        self.line("Do the two agree? One batch of test images in float64, with the trained weights:")
         width = max(len(row.name) for row in rows)
         self.line(f"{'':{width}}  {'shape':>12}  largest difference  largest value    ratio")
         for row in rows:
@@ -125,7 +127,7 @@ class Screen:
                 + ("" if row.agrees else "  <- too far apart")
             )
         verdict = "They agree: every" if all(row.agrees for row in rows) else "They DISAGREE: not every"
-        self.line(f"{verdict} ratio is at most 1e-12.")
+        self.line(f"{verdict} ratio is at most {FLOAT64_LIMIT:g}.")
 
 
 def _relative(path: Path) -> str:

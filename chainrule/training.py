@@ -88,16 +88,13 @@ def train(
     recipe: Recipe,
     dataset: Dataset,
     *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
     report: Callable[[Progress], None],
-    after_epoch: Callable[[list[dict[str, Any]]], None],
+    after_epoch: Callable[[Engine, list[dict[str, Any]]], None],
 ) -> list[Trained]:
     """Train every engine on the same batches in the same order, epoch by epoch in turn.
 
-    ``after_epoch`` gets the metrics so far (a row for each epoch, engine and split) whenever an engine has
-    finished an epoch. Returns what each engine reached on the test images, which decide nothing here.
+    ``after_epoch`` gets the engine that has finished an epoch, and the metrics so far: a row for each epoch,
+    engine and split. Returns what each engine reached on the test images, which decide nothing here.
     """
     normalisation = (recipe.mean, recipe.std)
     learn = [engine.put(dataset.train_images, dataset.train_labels, *normalisation) for engine in engines]
@@ -105,14 +102,14 @@ def train(
     results = [Trained(engine.name) for engine in engines]
     rate = recipe.optimizer.arguments.get("lr")
     metrics: list[dict[str, Any]] = []
-    for epoch in range(1, epochs + 1):
+    for epoch in range(1, recipe.epochs + 1):
         for engine, data, test_data, result in zip(engines, learn, test, results, strict=True):
             loss, accuracy, seconds = train_epoch(
                 engine,
                 data,
                 len(dataset.train_labels),
-                batch_size=batch_size,
-                seed=seed,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
                 epoch=epoch,
                 report=report,
             )
@@ -124,7 +121,7 @@ def train(
             metrics.append(
                 {**row, "split": "test", "loss": result.test_loss, "accuracy": result.test_accuracy}
             )
-            after_epoch(metrics)
+            after_epoch(engine, metrics)
     return results
 
 

@@ -66,8 +66,8 @@ class TorchEngine:
         return total / len(data.labels), torch.cat(outputs).cpu().numpy()
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return the network's parameters and buffers as arrays, under PyTorch's keys."""
-        return {name: value.cpu().numpy() for name, value in self.network.state_dict().items()}
+        """Return copies of the network's parameters and buffers as arrays, under PyTorch's keys."""
+        return {name: value.cpu().numpy().copy() for name, value in self.network.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Take parameters and buffers from arrays under PyTorch's keys."""

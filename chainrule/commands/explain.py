@@ -2,13 +2,13 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chainrule.errors import WrongUsage, nearest
+from chainrule.errors import ChainruleError, WrongUsage, nearest
 
 if TYPE_CHECKING:
     from chainrule.neuron import Neuron, Step
@@ -42,31 +42,36 @@ def explain(
     """
     if subject not in _SUBJECTS:
         raise WrongUsage(f"there is no '{subject}' to explain. Known: neuron.{nearest(subject, _SUBJECTS)}")
+    import numpy as np
+
     from chainrule import neuron as one
     from chainrule.engines import torch_is_installed
 
     inputs, weights = _numbers("--x", x), _numbers("--w", w)
     if len(inputs) != len(weights):
-        raise WrongUsage(
-            f"--x has {len(inputs)} numbers and --w has {len(weights)}: one weight for each input"
-        )
+        found = f"found {len(inputs)} and {len(weights)}"
+        raise WrongUsage(f"--x and --w need as many numbers, one weight for each input: {found}")
     for name, value in (("--b", b), ("--target", target), ("--learning-rate", learning_rate)):
         if not math.isfinite(value):
             raise WrongUsage(f"{name} must be a finite number, found {value}")
     neuron = one.Neuron(inputs, weights, b, target, str(activation))
-    step = one.step(neuron, learning_rate)
-    others = {"finite difference": one.finite_difference(neuron)}
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = one.step(neuron, learning_rate)
+        others = {"finite difference": one.finite_difference(neuron)}
     if torch_is_installed():
         others = {"autograd": one.autograd(neuron), **others}
+    numbers = np.hstack([*astuple(step), *(np.hstack(pair) for pair in others.values())])
+    if not np.isfinite(numbers).all():
+        raise ChainruleError("numbers as large as these overflow in the square of the loss: use smaller ones")
     if as_json:
         print(json.dumps(_as_json(neuron, step, learning_rate, others), indent=2))
     else:
-        _print(neuron, step, learning_rate, others)
+        _print(neuron, step, learning_rate, others, one.straddles_kink(neuron, step.z))
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
-        values = tuple(float(part) for part in text.split(","))
+        values = tuple(float(part.replace("_", "?")) for part in text.split(","))
     except ValueError:
         raise WrongUsage(f"{option} takes numbers separated by commas, such as 1,2; found '{text}'") from None
     if not all(map(math.isfinite, values)):
@@ -82,7 +87,11 @@ def _as_json(
 
 
 def _print(
-    neuron: "Neuron", step: "Step", learning_rate: float, others: dict[str, tuple[tuple[float, ...], float]]
+    neuron: "Neuron",
+    step: "Step",
+    learning_rate: float,
+    others: dict[str, tuple[tuple[float, ...], float]],
+    near_kink: bool,
 ) -> None:
     products = " + ".join(
         f"{_number(w, signed=True)}·{_number(x, signed=True)}"
@@ -117,14 +126,10 @@ def _print(
         ("dz/db", "", "1"),
         ("dL/db = dL/dz · dz/db", f"{_number(step.dL_dz)} · 1", _number(step.dL_db)),
     ]
-    if f == "relu" and step.z == 0:
+    if near_kink:
         lines.append(("", "", ""))
         lines.append(
-            (
-                "z is at relu's kink: da/dz is taken as 0, as PyTorch does; a difference sees both sides",
-                "",
-                "",
-            )
+            ("z is at relu's kink, where da/dz jumps from 0 to 1: a difference sees both sides", "", "")
         )
     name_width = max(len(name) for name, _, value in lines if value)
     sum_width = max(len(put_in) for _, put_in, _ in lines)
@@ -141,8 +146,8 @@ def _print(
         )
     print("  dL/db   " + "".join(f"{_number(db):>20}" for _, db in columns.values()))
 
-    rate = _number(learning_rate)
-    print(f"\nOne step of gradient descent, learning rate {rate}")
+    rate = _number(learning_rate, signed=True)
+    print(f"\nOne step of gradient descent, learning rate {_number(learning_rate)}")
     print(
         f"  w <- w - {rate} · dL/dw  = {_vector(neuron.w)} - {rate} · {_vector(step.dL_dw)}"
         f" = {_vector(step.w_after)}"

@@ -1,16 +1,19 @@
 """``chainrule train``: a recipe, a data set, one engine or both, and the files of the run."""
 
 import json
-import platform
-import sys
-from dataclasses import asdict
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from chainrule.errors import ChainruleError, Stopped, WrongUsage
+
+if TYPE_CHECKING:
+    from chainrule.datasets import Dataset
+    from chainrule.engines import Engine
+    from chainrule.recipe import Recipe
 
 
 class EngineChoice(StrEnum):
@@ -64,192 +67,91 @@ def train(
 
     Example: chainrule train ann --engine both --epochs 3 --out runs/first
     """
-    from chainrule import datasets, engines, training
+    options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    _check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
+    _check_least(("--threads", threads, 1))
+    names = _engine_names(engine, device)
+
+    from chainrule import datasets, engines, records, training
     from chainrule import recipe as recipes
-    from chainrule.runs import RunFolder, new_folder
+    from chainrule.runs import RunFolder
     from chainrule.screen import Screen
 
-    _check_least(
-        ("--epochs", epochs, 1),
-        ("--batch-size", batch_size, 1),
-        ("--seed", seed, 0),
-        ("--threads", threads, 1),
-    )
     plan = recipes.load(recipe)
-    names = _engine_names(engine, device)
-    data = datasets.load(dataset, root)
+    plan = replace(plan, **{name: value for name, value in options.items() if value is not None})
+    data = datasets.load(dataset, root and root.expanduser())
     _check_fit(plan, data)
-    settings = {
-        "epochs": epochs or plan.epochs,
-        "batch_size": batch_size or plan.batch_size,
-        "seed": plan.seed if seed is None else seed,
-    }
     screen = Screen(quiet=as_json)
-    path = out or new_folder(f"{plan.name}-{data.name}")
-    with RunFolder(path, overwrite=overwrite) as folder:
+    path = out.expanduser() if out else Path("runs") / f"{plan.name}-{data.name}"
+    metrics: list[dict[str, Any]] = []
+    with RunFolder(path, overwrite=overwrite, numbered=out is None) as folder:
         screen.data(data)
-        built = [engines.build(plan, name, seed=settings["seed"], device=device) for name in names]
-        screen.plan(plan, names, device, **settings)
-        folder.write_json("config.json", _config(plan, names, data, device, threads, settings))
-        metrics: list[dict[str, Any]] = []
+        for name in names:
+            engines.rehearse(plan, name, device)
+        built = [engines.build(plan, name, seed=plan.seed, device=device) for name in names]
+        screen.plan(plan, names, device)
+        folder.write_json("config.json", records.config(plan, names, data, device, threads))
 
-        def after_epoch(rows: list[dict[str, Any]]) -> None:
-            metrics[:] = rows
-            done = next(each for each in built if each.name == rows[-1]["engine"])
-            folder.write_model(_model_file(names, done.name), done.state_dict())
+        def after_epoch(trained: "Engine", rows: list[dict[str, Any]]) -> None:
+            # The first engine's model is the run's; the other one's lies beside it.
+            model = "model" if trained.name == names[0] else f"model-{trained.name}"
+            folder.write_model(f"{model}.safetensors", trained.state_dict())
             folder.write_metrics(rows)
+            metrics[:] = rows
             screen.epoch(rows[-2], rows[-1])
 
         try:
             with screen.progress(), engines.threads(threads):
-                results = training.train(
-                    built, plan, data, **settings, report=screen.report, after_epoch=after_epoch
-                )
+                results = training.train(built, plan, data, report=screen.report, after_epoch=after_epoch)
         except KeyboardInterrupt:
-            kept = f"{path} holds the model after the last whole epoch" if metrics else "nothing was written"
-            raise Stopped(f"stopped: {kept}") from None
-        comparison = _compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
-        summary = _summary(plan, data, built, results, settings, comparison)
+            kept = f"{folder.path} holds the model after the last whole epoch"
+            raise Stopped(f"stopped: {kept if folder.has_model else 'nothing was written'}") from None
+        state = built[0].state_dict()
+        comparison = records.compare(plan, data, state) if len(built) > 1 else None
+        records.draw(folder, metrics, data, results[0], plan)
+        # Written last: a run that has a summary is a whole one.
+        parameters = sum(value.size for value in state.values())
+        summary = records.summary(plan, data, results, parameters, comparison)
         folder.write_json("summary.json", summary)
-        _draw(folder, metrics, data, results, plan.name)
     if as_json:
         print(json.dumps(summary, indent=2))
-    screen.results(results, comparison, path)
+    screen.results(results, comparison, folder)
     if comparison is not None and not all(row.agrees for row in comparison):
         raise ChainruleError("the two engines disagree: see the table above")
 
 
 def _check_least(*options: tuple[str, int | None, int]) -> None:
     for name, value, least in options:
-        if value is not None and value < least:
+        if value is not None and not least <= value < 2**63:
             raise WrongUsage(f"{name} must be at least {least}, found {value}")
 
 
 def _engine_names(engine: EngineChoice | None, device: Device) -> list[str]:
     from chainrule.engines import torch_is_installed
 
-    if engine is None:
-        engine = EngineChoice.both if torch_is_installed() else EngineChoice.numpy
     if engine is EngineChoice.numpy and device is Device.cuda:
         raise WrongUsage(
             "--device cuda is for PyTorch: the NumPy engine computes on the CPU; use --engine torch or both"
         )
+    if not torch_is_installed() and (device is Device.cuda or engine not in (None, EngineChoice.numpy)):
+        asked = "--device cuda" if engine is None else f"--engine {engine}"
+        raise ChainruleError(
+            f"{asked} needs PyTorch, which is not installed: "
+            "pip install 'chainrule[torch]', or use --engine numpy"
+        )
+    if engine is None:
+        engine = EngineChoice.both if torch_is_installed() else EngineChoice.numpy
     return ["numpy", "torch"] if engine is EngineChoice.both else [str(engine)]
 
 
-def _check_fit(plan: Any, data: Any) -> None:
+def _check_fit(plan: "Recipe", data: "Dataset") -> None:
     if data.train_images.shape[1:] != plan.input_shape:
         raise ChainruleError(
-            f"recipe {plan.name} expects images of {plan.input_shape}, "
+            f"{plan.source} expects images of {plan.input_shape}, "
             f"{data.title} has {data.train_images.shape[1:]}"
         )
     if plan.shapes[-1] != (len(data.class_names),):
         raise ChainruleError(
-            f"recipe {plan.name} ends with {plan.shapes[-1]} outputs, "
+            f"{plan.source} ends with {plan.shapes[-1]} outputs, "
             f"{data.title} has {len(data.class_names)} classes"
         )
-
-
-def _model_file(names: list[str], name: str) -> str:
-    """The first engine's model is the run's; with two engines the other one's lies beside it."""
-    return "model.safetensors" if name == names[0] else f"model-{name}.safetensors"
-
-
-def _config(
-    plan: Any, names: list[str], data: Any, device: str, threads: int, settings: dict[str, int]
-) -> dict[str, Any]:
-    return {
-        "command": ["chainrule", *sys.argv[1:]],
-        "recipe": asdict(plan),
-        "engine": "both" if len(names) > 1 else names[0],
-        "device": device,
-        "threads": threads,
-        **settings,
-        "dataset": data.name,
-        "dataset_sha256": data.sha256,
-        "versions": _versions(names),
-        "platform": platform.platform(),
-    }
-
-
-def _versions(names: list[str]) -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ["chainrule", "numpy", *(["torch"] if "torch" in names else [])]
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def _compare(plan: Any, data: Any, state: dict[str, Any]) -> list[Any]:
-    """Compare the two engines with the trained weights, in float64, on the first batch of the test images."""
-    import numpy as np
-    import torch
-
-    import nn_reference
-    from agreement import compare_networks
-
-    reference = plan.build(nn_reference)
-    reference.load_state_dict(state)
-    images = (data.test_images[: plan.batch_size] / 255 - plan.mean) / plan.std
-    return compare_networks(
-        reference,
-        plan.build_loss(nn_reference),
-        plan.build(torch.nn),
-        plan.build_loss(torch.nn),
-        images,
-        data.test_labels[: plan.batch_size].astype(np.int64),
-    )
-
-
-def _summary(
-    plan: Any,
-    data: Any,
-    built: list[Any],
-    results: list[Any],
-    settings: dict[str, int],
-    comparison: list[Any] | None,
-) -> dict[str, Any]:
-    from chainrule.training import per_class_accuracy
-
-    engines = {
-        result.engine: {
-            "test_accuracy": result.test_accuracy,
-            "test_loss": result.test_loss,
-            "seconds": round(result.seconds, 3),
-            "per_class_accuracy": per_class_accuracy(result.outputs, data.test_labels, data.class_names),
-        }
-        for result in results
-    }
-    summary = {
-        "recipe": plan.name,
-        "engine": "both" if len(built) > 1 else built[0].name,
-        "dataset": data.name,
-        **settings,
-        "parameters": sum(value.size for value in built[0].state_dict().values()),
-        # Of the first engine: `engines` has each one's.
-        **engines[built[0].name],
-        "dataset_sha256": data.sha256,
-        "engines": engines,
-    }
-    if comparison is not None:
-        summary["agreement"] = {
-            "dtype": "float64",
-            "error": "largest difference / largest value",
-            "limit": 1e-12,
-            "largest_error": max(row.error for row in comparison),
-            "agrees": all(row.agrees for row in comparison),
-            "tensors": {row.name: {**asdict(row), "error": row.error} for row in comparison},
-        }
-    return summary
-
-
-def _draw(folder: Any, metrics: list[dict[str, Any]], data: Any, results: list[Any], name: str) -> None:
-    from chainrule import plots
-    from chainrule.training import confusion_matrix
-
-    first = results[0]
-    labels, names = data.test_labels, data.class_names
-    on_test = f"{name} ({first.engine}) on {data.title}: {first.test_accuracy:.2%} of the test images right"
-    folder.write("curves.png", plots.curves(metrics, f"{name} on {data.title}"))
-    folder.write("samples.png", plots.samples(data.test_images, labels, first.outputs, names, on_test))
-    matrix = confusion_matrix(first.outputs, labels, len(names))
-    folder.write("confusion.png", plots.confusion(matrix, names, on_test))

@@ -56,6 +56,20 @@ def test_a_reader_that_stops_reading_is_no_error():
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_no_arguments_show_the_help(capsys):
+    assert run([]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Usage: chainrule")
+    assert captured.out.count("\n") > 10
+    assert captured.err == ""
+
+
+def test_output_that_cannot_be_written_is_one_line():
+    command = f"{sys.executable} -m chainrule explain neuron > /dev/full"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "chainrule: standard output: No space left on device\n")
+
+
 def test_version(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("chainrule 0.")

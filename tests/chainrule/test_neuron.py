@@ -45,6 +45,19 @@ def test_a_neuron_that_is_off_learns_nothing():
     assert (found.da_dz, found.dL_dw, found.w_after) == (0, (0,), (-1,))
 
 
+@pytest.mark.parametrize(("b", "near"), [("-1.1", True), ("-1.0999999", True), ("-1.09", False)])
+def test_a_difference_across_the_kink_is_said_to_be_one(capsys, b, near):
+    assert run(["explain", "neuron", "--b", b]) == 0
+    assert ("z is at relu's kink" in capsys.readouterr().out) == near
+
+
+def test_numbers_that_overflow_are_one_line(capsys):
+    assert run(["explain", "neuron", "--x", "1e200,1", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert "overflow" in captured.err
+
+
 def test_the_screen_names_every_factor(capsys):
     assert run(["explain", "neuron"]) == 0
     text = capsys.readouterr().out
@@ -88,9 +101,10 @@ def test_json_holds_the_same_numbers(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--x", "1,2,3"], "--x has 3 numbers and --w has 2"),
+        (["--x", "1,2,3"], "one weight for each input: found 3 and 2"),
         (["--x", "1,two"], "--x takes numbers separated by commas, such as 1,2; found '1,two'"),
         (["--w", "nan,1"], "--w takes finite numbers, found 'nan,1'"),
+        (["--x", "1_0,2"], "found '1_0,2'"),
         (["--b", "inf"], "--b must be a finite number, found inf"),
         (["--activation", "gelu"], "'gelu' is not one of 'relu', 'sigmoid', 'tanh'"),
     ],

@@ -196,9 +196,30 @@ def test_without_torch_the_numpy_engine_trains_and_torch_is_named_as_missing(tmp
     default = without_torch("--out", "run")
     assert default.returncode == 0, default.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["engine"] == "numpy"
-    named = without_torch("--engine", "torch")
-    assert named.returncode == 1
-    assert "needs PyTorch, which is not installed: pip install 'chainrule[torch]'" in named.stderr
+    for asked in (("--engine", "torch"), ("--engine", "both"), ("--device", "cuda")):
+        named = without_torch(*asked)
+        assert named.returncode == 1
+        assert named.stderr.startswith(f"chainrule: {' '.join(asked)} needs PyTorch, which is not installed")
+
+
+def test_a_killed_run_leaves_its_last_checkpoint_readable(tmp_path):
+    command = [sys.executable, "-m", "chainrule", "train", "--dataset", "digits", "--engine", "numpy"]
+    with subprocess.Popen(
+        [*command, "--epochs", "100000", "--out", "run"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while "    3  numpy" not in (line := process.stdout.readline()):
+            assert line
+        process.kill()
+    assert load_file(tmp_path / "run" / "model.safetensors").keys() >= {"fc1.weight"}
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) >= 1 + 2 * 2
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["epochs"] == 100000
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(["train", "--dataset", "digits", "--engine", "numpy", "--epochs", "1", "--out", "~/run"]) == 0
+    assert (tmp_path / "run" / "summary.json").is_file()
 
 
 @pytest.mark.parametrize("after", ["epoch  engine", "1  numpy"])

@@ -1,0 +1,107 @@
+"""What a run says of itself: config.json, summary.json, the comparison of its engines, its pictures."""
+
+import platform
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+import nn_reference
+from agreement import FLOAT64_LIMIT, TensorAgreement, compare_networks
+from chainrule.datasets import Dataset
+from chainrule.recipe import Recipe
+from chainrule.runs import RunFolder
+from chainrule.training import Trained, confusion_matrix, per_class_accuracy
+
+COMPARED_IMAGES = 64
+
+
+def config(recipe: Recipe, engines: list[str], data: Dataset, device: str, threads: int) -> dict[str, Any]:
+    """Return what is needed to repeat the run; the recipe is the one that was trained, with all options."""
+    packages = ["chainrule", "numpy", *(["torch"] if "torch" in engines else [])]
+    return {
+        "command": ["chainrule", *sys.argv[1:]],
+        "recipe": asdict(recipe),
+        "engine": "both" if len(engines) > 1 else engines[0],
+        "device": device,
+        "threads": threads,
+        "dataset": data.name,
+        "dataset_folder": str(data.folder),
+        "dataset_sha256": data.sha256,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "platform": platform.platform(),
+    }
+
+
+def compare(recipe: Recipe, data: Dataset, state: dict[str, np.ndarray]) -> list[TensorAgreement]:
+    """Compare the two engines with the trained weights, in float64, on the first test images."""
+    import torch
+
+    reference = recipe.build(nn_reference)
+    reference.load_state_dict(state)
+    images = (data.test_images[:COMPARED_IMAGES] / 255 - recipe.mean) / recipe.std
+    labels = data.test_labels[:COMPARED_IMAGES].astype(np.int64)
+    criteria = recipe.build_loss(nn_reference), recipe.build_loss(torch.nn)
+    return compare_networks(reference, criteria[0], recipe.build(torch.nn), criteria[1], images, labels)
+
+
+def summary(
+    recipe: Recipe,
+    data: Dataset,
+    results: list[Trained],
+    parameters: int,
+    comparison: list[TensorAgreement] | None,
+) -> dict[str, Any]:
+    """Return what was reached: the first engine's figures at the top, and each engine's under ``engines``."""
+    engines = {
+        result.engine: {
+            "test_accuracy": result.test_accuracy,
+            "test_loss": result.test_loss,
+            "seconds": round(result.seconds, 3),
+            "per_class_accuracy": per_class_accuracy(result.outputs, data.test_labels, data.class_names),
+        }
+        for result in results
+    }
+    first = results[0].engine
+    return {
+        "recipe": recipe.name,
+        "engine": "both" if len(results) > 1 else first,
+        "dataset": data.name,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "seed": recipe.seed,
+        "parameters": parameters,
+        **engines[first],
+        "dataset_sha256": data.sha256,
+        "engines": engines,
+        **({} if comparison is None else {"agreement": _agreement(comparison)}),
+    }
+
+
+def _agreement(rows: list[TensorAgreement]) -> dict[str, Any]:
+    return {
+        "dtype": "float64",
+        "images": COMPARED_IMAGES,
+        "error": "largest difference / largest value",
+        "limit": FLOAT64_LIMIT,
+        "largest_error": max(row.error for row in rows),
+        "agrees": all(row.agrees for row in rows),
+        "tensors": {row.name: {**asdict(row), "error": row.error} for row in rows},
+    }
+
+
+def draw(
+    folder: RunFolder, metrics: list[dict[str, Any]], data: Dataset, first: Trained, recipe: Recipe
+) -> None:
+    """Write the pictures of a run; those of single images are of its first engine."""
+    from chainrule import plots
+
+    labels, names = data.test_labels, data.class_names
+    share = f"{first.test_accuracy:.2%} of the test images right"
+    on_test = f"{recipe.name} ({first.engine}) on {data.title}: {share}"
+    folder.write("curves.png", plots.curves(metrics, f"{recipe.name} on {data.title}"))
+    folder.write("samples.png", plots.samples(data.test_images, labels, first.outputs, names, on_test))
+    matrix = confusion_matrix(first.outputs, labels, len(names))
+    folder.write("confusion.png", plots.confusion(matrix, names, on_test))
