@@ -1,11 +1,14 @@
 """Bringing a data set's files from a mirror: each appears under its name only when its SHA-256 is right.
 
-pooch writes a file beside its place, verifies it and moves it there, so that two downloads at once, or one
-that is stopped, leave nothing half-written. How mirrors are asked is in mirrors.py.
+pooch writes a file into a temporary folder beside its place and verifies it there; then it is moved, so that
+two downloads at once, or one that is stopped, leave nothing half-written. How mirrors are asked is in mirrors.py.
 """
 
 import contextlib
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,9 @@ from chainrule.mirrors import (
     file_at,
     parse_mirror,
 )
+
+PART = ".download-"  # how the name of a temporary folder begins
+OLD = 3600.0  # seconds after which one that nothing was written to is no running download's
 
 
 class DownloadFailed(ChainruleError):
@@ -72,13 +78,16 @@ def download(
     failures: list[str] = []
     unreached: list[_Plan] = []
     for plan in plans:
+        folder = root / plan.source.name
+        _sweep(folder)
         if not plan.wanted:
             say(f"{plan.source.title}: {_where(plan)}, verified; nothing to download")
         elif not any(probes.answers(one) for one in probes.in_order(plan.mirrors)):
             unreached.append(plan)
         else:
             try:
-                _fetch(plan, root / plan.source.name, probes, patience, say)
+                with _removed_if_empty(folder):
+                    _fetch(plan, folder, probes, patience, say)
             except MirrorFailure as failure:
                 failures.append(str(failure))
     if unreached:
@@ -100,6 +109,26 @@ def _plan(name: str, root: Path, own: Mirror | None) -> _Plan:
             f"{source.title}: they come with chainrule but are damaged here: install it again"
         )
     return _Plan(source, here, mirrors, wanted)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a download that was killed has left in ``folder``."""
+    for part in folder.glob(f"{PART}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - max(path.stat().st_mtime for path in (part, *part.iterdir())) > OLD:
+                shutil.rmtree(part)
+
+
+@contextlib.contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    """Take ``folder`` and its parents away again where they are new and nothing came into them."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for place in new:
+                place.rmdir()
 
 
 def _where(plan: _Plan) -> str:
@@ -177,7 +206,7 @@ def _from_mirror(mirror: Mirror, source: Source, file: File, folder: Path, patie
 
 
 def _retrieve(blocks: Generator[bytes, None, None], path: Path, size: int, sha256: str) -> Path:
-    """Let pooch write ``blocks`` beside ``path``, verify them and move them there."""
+    """Let pooch write ``blocks`` beside ``path`` and verify them; then move the file there."""
     import pooch
 
     pooch.get_logger().setLevel("ERROR")
@@ -201,7 +230,9 @@ def _retrieve(blocks: Generator[bytes, None, None], path: Path, size: int, sha25
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pooch.retrieve("", f"sha256:{sha256}", path.name, path.parent, downloader=downloader)
+        with tempfile.TemporaryDirectory(prefix=PART, dir=path.parent) as part:
+            pooch.retrieve("", f"sha256:{sha256}", path.name, part, downloader=downloader)
+            Path(part, path.name).replace(path)
     except ValueError:
         raise WrongFile("the SHA-256 is not the published one") from None
     except OSError as error:

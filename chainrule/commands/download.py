@@ -1,14 +1,39 @@
 """``chainrule download``: bring data sets from their mirrors."""
 
+import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from chainrule.errors import ChainruleError
+
 
 def _say(line: str) -> None:
     print(line, flush=True)  # at once, in a log too
+
+
+class _Terminated(ChainruleError):
+    """The process was told to end (SIGTERM). The exit status is the one that shells have for it."""
+
+    exit_status = 143
+
+
+@contextlib.contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """Let SIGTERM, like Ctrl-C, raise: what is half-written is then removed."""
+
+    def stop(*_: object) -> None:
+        raise _Terminated("stopped")
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def download(
@@ -43,7 +68,8 @@ def download(
     from chainrule import download as downloading
 
     try:
-        downloading.download(names or ["mnist"], root.expanduser() if root else None, mirror, say=_say)
+        with _tidy_when_terminated():
+            downloading.download(names or ["mnist"], root.expanduser() if root else None, mirror, say=_say)
     except downloading.DownloadFailed as failure:
         for line in failure.lines:
             print(line, file=sys.stdout if or_embedded else sys.stderr)

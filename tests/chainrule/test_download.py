@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def test_without_another_mirror_one_line_says_why(behaviour, reason, write_manif
     assert server.address in line
     assert reason in line
     assert "\n" not in line
-    assert below(root) == []
+    assert not root.exists()
 
 
 @pytest.mark.parametrize("behaviour", ["redirects", "unannounced", "encoded"])
@@ -442,7 +443,8 @@ def test_one_download_that_fails_does_not_harm_another(write_manifest, server, s
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
-def test_ctrl_c_leaves_nothing_behind(write_manifest, server, root):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_it_and_leaves_nothing_behind(number, status, write_manifest, server, root):
     halfway = threading.Event()
 
     def half(handler, data):
@@ -459,11 +461,36 @@ def test_ctrl_c_leaves_nothing_behind(write_manifest, server, root):
     before = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = start(manifest, ["download", "--root", root], before)
     assert halfway.wait(60)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert below(root) == []
+    assert (process.returncode, err) == (status, "chainrule: stopped\n")
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_what_a_killed_download_left_is_removed_when_it_is_old(
+    here, write_manifest, server, small, root, fetch
+):
+    write_manifest(server.mirror("good"))
+    if here:
+        small.put(root / "mnist")
+    hours_ago = time.time() - 7200
+    for name, written in (("old", hours_ago), ("running", time.time())):
+        part = root / "mnist" / f".download-{name}"
+        part.mkdir(parents=True)
+        (part / "tmp").write_bytes(b"half")
+        os.utime(part / "tmp", (written, written))
+        os.utime(part, (hours_ago, hours_ago))
+    fetch()
+    assert sorted(path.name for path in (root / "mnist").iterdir()) == [".download-running", *ARCHIVES]
+
+
+def test_a_folder_that_was_here_before_stays(write_manifest, server, root, fetch):
+    write_manifest(server.mirror("403"))
+    root.mkdir()
+    with pytest.raises(DownloadFailed):
+        fetch()
+    assert list(root.iterdir()) == []
 
 
 def test_real_mnist_from_the_shared_folder(shared, root, fetch):
