@@ -5,7 +5,6 @@ two downloads at once, or one that is stopped, leave nothing half-written. How m
 """
 
 import contextlib
-import os
 import shutil
 import tempfile
 import time
@@ -212,9 +211,10 @@ def _retrieve(blocks: Generator[bytes, None, None], path: Path, size: int, sha25
     pooch.get_logger().setLevel("ERROR")
 
     def downloader(_: str, unverified: str, __: Any) -> None:
+        Path(unverified).unlink()  # pooch's file is for its owner alone: a new one follows the umask
         with (
             contextlib.closing(blocks),
-            Path(unverified).open("wb") as target,
+            Path(unverified).open("xb") as target,
             _progress(path.name, size) as advance,
         ):
             received = 0
@@ -226,7 +226,6 @@ def _retrieve(blocks: Generator[bytes, None, None], path: Path, size: int, sha25
                 advance(len(block))
         if received != size:
             raise WrongFile(f"{received:,} bytes came, expected {size:,}")
-        Path(unverified).chmod(0o666 & ~_umask())
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,13 +237,6 @@ def _retrieve(blocks: Generator[bytes, None, None], path: Path, size: int, sha25
     except OSError as error:
         raise ChainruleError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path
-
-
-def _umask() -> int:
-    """The process's umask, which a temporary file does not follow."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 @contextlib.contextmanager
