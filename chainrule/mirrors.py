@@ -241,7 +241,9 @@ class Probes:
         import requests
 
         try:
-            requests.head(mirror.address, timeout=self._patience.answer, allow_redirects=False).close()
+            # Not HEAD, which some servers never answer: a GET, of which only the headers are waited for.
+            timeout = self._patience.answer
+            requests.get(mirror.address, stream=True, timeout=timeout, allow_redirects=False).close()
             reason = ""
         except Exception as error:
             failure = _explained(error)

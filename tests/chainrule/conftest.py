@@ -127,10 +127,14 @@ class Server:
 def server(small: SmallSet) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            self.send_response(200)
-            self.end_headers()
+            made.closing.wait()  # a mirror need not answer it
 
         def do_GET(self) -> None:
+            if self.path.endswith("/"):  # is anyone there? The headers must do: the body never comes.
+                self.send_response(200)
+                self.end_headers()
+                made.closing.wait()
+                return
             made.asked.append(self.path)
             _, behaviour, path = self.path.split("/", 2)
             if "/" in path and not path.startswith("MNIST/raw/"):
