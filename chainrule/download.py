@@ -139,7 +139,7 @@ def _nothing_reached(plans: list[_Plan], probes: Probes) -> list[str]:
     *some, last = (plan.source.title for plan in plans)
     titles = f"{', '.join(some)} or {last}" if some else last
     mirrors = dict.fromkeys(mirror for plan in plans for mirror in plan.mirrors)
-    reasons = ", ".join(f"{mirror} ({probes.reason(mirror)})" for mirror in mirrors)
+    reasons = ", ".join(f"{mirror.shown(mirrors)} ({probes.reason(mirror)})" for mirror in mirrors)
     names = [plan.source.name for plan in plans]
     again, option = command(), "MIRROR=FOLDER"
     if names != ["mnist"] or not again.startswith("make"):
@@ -176,15 +176,16 @@ def _fetch(plan: _Plan, folder: Path, probes: Probes, patience: Patience, say: C
                 if isinstance(failure, Unreachable):
                     lost[mirror] = str(failure)
                 continue
-            instead = f" ({_listed(reasons)})" if reasons else ""
-            say(f"  {path.name}: {_megabytes(path.stat().st_size)} from {mirror}, verified{instead}")
+            size = _megabytes(path.stat().st_size)
+            first = f"; tried first: {_listed(reasons, plan)}" if reasons else ""
+            say(f"  {path.name}: {size} from {mirror.shown(plan.mirrors)}, verified{first}")
             break
         else:
-            raise MirrorFailure(f"{source.title}: {file.name} could not be fetched from {_listed(reasons)}")
+            raise MirrorFailure(f"{source.title}: {file.name} could not be fetched from {_listed(reasons, plan)}")
 
 
-def _listed(reasons: dict[Mirror, str]) -> str:
-    return "; ".join(f"{mirror}: {reason}" for mirror, reason in reasons.items())
+def _listed(reasons: dict[Mirror, str], plan: _Plan) -> str:
+    return "; ".join(f"{mirror.shown(plan.mirrors)}: {reason}" for mirror, reason in reasons.items())
 
 
 def _megabytes(size: int) -> str:

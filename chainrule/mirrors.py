@@ -60,11 +60,16 @@ class Mirror:
         """Whether it takes a network."""
         return self.address.startswith(("http://", "https://"))
 
-    def __str__(self) -> str:
+    def shown(self, among: Iterable["Mirror"]) -> str:
+        """Its scheme and host, without a password; its path too where another mirror has the same host."""
         if not self.remote:
             return self.address
+        host, path = self._parts()
+        return f"{host}{path}" if [one._parts()[0] for one in among].count(host) > 1 else host
+
+    def _parts(self) -> tuple[str, str]:
         parts = urlsplit(self.address)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.path
 
     def candidates(self, source: Source, file: File) -> list[tuple[str, str, int, str]]:
         """(address, name, size, SHA-256) of each place and form in which ``file`` may be here."""

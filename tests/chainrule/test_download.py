@@ -13,7 +13,7 @@ import pytest
 from chainrule import cli
 from chainrule.download import DownloadFailed, download
 from chainrule.errors import ChainruleError, WrongUsage
-from chainrule.mirrors import Patience, parse_mirror
+from chainrule.mirrors import Mirror, Patience, parse_mirror
 
 QUICK = Patience(answer=1.0, others=0.5, block=0.5)
 IMAGES = "train-images-idx3-ubyte"
@@ -110,8 +110,18 @@ def test_after_a_failure_the_next_mirror_is_taken(
 ):
     write_manifest(server.mirror(behaviour), server.mirror("good"))
     said = fetch()
-    assert reason in said[1]
+    good, first = said[1].split(" from ", 1)[1].split(", verified; tried first: ")
+    assert good == server.mirror("good")
+    assert first.startswith(f"{server.mirror(behaviour)}: ")
+    assert reason in first
     assert_complete(root, small)
+
+
+def test_a_mirror_is_shown_by_its_host_where_that_is_enough():
+    first, second = (Mirror(f"https://me:secret@host/{place}/") for place in ("a", "b"))
+    assert first.shown([first, Mirror("https://else/a/")]) == "https://host"
+    assert first.shown([first, second]) == "https://host/a/"
+    assert Mirror("/folder/").shown([first]) == "/folder/"
 
 
 @pytest.mark.parametrize(("behaviour", "reason"), FAILURES.items())
