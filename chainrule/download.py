@@ -33,7 +33,10 @@ OLD = 3600.0  # seconds after which one that nothing was written to is no runnin
 
 
 class DownloadFailed(ChainruleError):
-    """A data set could not be fetched. ``lines`` say why: one for each set, two if no mirror was reached."""
+    """A data set could not be fetched.
+
+    ``lines`` say why, one for each set or one for all whose mirrors were not reached; the last, what to do.
+    """
 
     def __init__(self, lines: list[str]):
         super().__init__(" ".join(lines))
@@ -75,6 +78,7 @@ def download(
     probes.settle()
 
     failures: list[str] = []
+    failed: list[_Plan] = []
     unreached: list[_Plan] = []
     for plan in plans:
         folder = root / plan.source.name
@@ -89,10 +93,11 @@ def download(
                     _fetch(plan, folder, probes, patience, say)
             except MirrorFailure as failure:
                 failures.append(str(failure))
+                failed.append(plan)
     if unreached:
-        failures += _nothing_reached(unreached, probes)
+        failures.append(_nothing_reached(unreached, probes))
     if failures:
-        raise DownloadFailed(failures)
+        raise DownloadFailed([*failures, _later(failed + unreached)])
 
 
 def _plan(name: str, root: Path, own: Mirror | None) -> _Plan:
@@ -135,19 +140,25 @@ def _where(plan: _Plan) -> str:
     return f"its {len(plan.here)} files are in {' and '.join(folders)}"
 
 
-def _nothing_reached(plans: list[_Plan], probes: Probes) -> list[str]:
+def _nothing_reached(plans: list[_Plan], probes: Probes) -> str:
     *some, last = (plan.source.title for plan in plans)
     titles = f"{', '.join(some)} or {last}" if some else last
     mirrors = dict.fromkeys(mirror for plan in plans for mirror in plan.mirrors)
     reasons = ", ".join(f"{mirror.shown(mirrors)} ({probes.reason(mirror)})" for mirror in mirrors)
+    return f"No mirror of {titles} could be reached: {reasons}."
+
+
+def _later(plans: list[_Plan]) -> str:
+    """What brings the sets that could not be fetched, and what training does without them."""
     names = [plan.source.name for plan in plans]
     again, option = command(), "MIRROR=FOLDER"
     if names != ["mnist"] or not again.startswith("make"):
         again, option = f"chainrule download {' '.join(names)}", "--mirror FOLDER"
-    return [
-        f"No mirror of {titles} could be reached: {reasons}.",
-        f"When there is a network, `{again}` brings it; `{again} {option}` takes it from a copy.",
-    ]
+    meanwhile = "; until then training uses the embedded digits" if "mnist" in names else ""
+    return (
+        f"When there is a way to a mirror, `{again}` brings it; "
+        f"`{again} {option}` takes it from a copy{meanwhile}."
+    )
 
 
 def _fetch(plan: _Plan, folder: Path, probes: Probes, patience: Patience, say: Callable[[str], None]) -> None:

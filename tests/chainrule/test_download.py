@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chainrule import cli
+from chainrule import cli, manifest
+from chainrule import download as downloading
 from chainrule.download import DownloadFailed, download
 from chainrule.errors import ChainruleError, WrongUsage
 from chainrule.mirrors import Mirror, Patience, parse_mirror
@@ -125,15 +127,17 @@ def test_a_mirror_is_shown_by_its_host_where_that_is_enough():
 
 
 @pytest.mark.parametrize(("behaviour", "reason"), FAILURES.items())
-def test_without_another_mirror_one_line_says_why(behaviour, reason, write_manifest, server, root, fetch):
+def test_without_another_mirror_one_line_says_why_and_one_what_to_do(behaviour, reason, write_manifest, server, root, fetch):
     write_manifest(server.mirror(behaviour))
     with pytest.raises(DownloadFailed) as failure:
         fetch()
-    (line,) = failure.value.lines
+    line, later = failure.value.lines
     assert IMAGES in line
     assert server.address in line
     assert reason in line
     assert "\n" not in line
+    assert "`make download` brings it; `make download MIRROR=FOLDER`" in later
+    assert "training uses the embedded digits" in later
     assert not root.exists()
 
 
@@ -154,7 +158,7 @@ def test_each_mirrors_reason_stands_in_the_one_line(write_manifest, server, root
     write_manifest(server.mirror("503"), server.mirror("wrong-byte"), closed_port())
     with pytest.raises(DownloadFailed) as failure:
         fetch()
-    (line,) = failure.value.lines
+    line, _ = failure.value.lines
     assert "503" in line
     assert "SHA-256" in line
     assert "connection refused" in line
@@ -214,6 +218,7 @@ def test_the_command_without_a_network(write_manifest, root, capsys):
     reached, later = err.splitlines()
     assert "could be reached" in reached
     assert "make download" in later
+    assert "training uses the embedded digits" in later
     assert cli.run(["download", "--root", str(root), "--or-embedded"]) == 0
     out, err = capsys.readouterr()
     assert (out.splitlines(), err) == ([reached, later], "")
@@ -262,9 +267,22 @@ def test_one_set_that_fails_does_not_keep_another_away(write_manifest, server, s
 
     server.behaviours["only-kmnist"] = only_kmnist
     write_manifest(server.mirror("only-kmnist"))
-    with pytest.raises(DownloadFailed, match=r"MNIST: .*503"):
+    with pytest.raises(DownloadFailed, match=r"MNIST: .*503.*`make download` brings it"):
         fetch(["mnist", "kmnist"])
     assert_complete(root, small, "kmnist")
+
+
+def test_of_sets_that_fail_in_two_ways_the_last_line_names_both(write_manifest, server, fetch, monkeypatch):
+    write_manifest(server.mirror("503"))
+    mnist, kmnist = (manifest.sources()[name] for name in ("mnist", "kmnist"))
+    lost = {"mnist": mnist, "kmnist": replace(kmnist, mirrors=(closed_port(),))}
+    monkeypatch.setattr(downloading, "sources", lambda: lost)
+    with pytest.raises(DownloadFailed) as failure:
+        fetch(["kmnist", "mnist"])
+    refused, unreached, later = failure.value.lines
+    assert "503" in refused
+    assert "No mirror of KMNIST" in unreached
+    assert "`chainrule download mnist kmnist`" in later
 
 
 def test_a_torchvision_tree_below_the_root_is_used(write_manifest, server, small, root, fetch):
