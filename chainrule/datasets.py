@@ -37,12 +37,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Copy:
-    """A file as it was found on this disk. ``problem`` is empty when its bytes are the published ones."""
+    """A file as it was found on this disk. ``problem`` is empty when its bytes are the published ones.
+
+    ``unverified`` is a problem too, but no damage: no SHA-256 of such a file is published.
+    """
 
     path: Path
     sha256: str
     problem: str
     data: bytes = field(repr=False)
+    unverified: bool = False
 
 
 class NotHere(ChainruleError):
@@ -143,7 +147,8 @@ def _examine(source: Source, file: File, folder: Path) -> Iterator[Copy]:
             "no SHA-256 of the uncompressed file is published, so it cannot be verified: "
             f"`chainrule download {source.name}` brings {file.name}, or name its folder as the data set"
         )
-        yield replace(_copy(raw), problem=problem)
+        copy = _copy(raw)
+        yield copy if copy.problem else replace(copy, problem=problem, unverified=True)
 
 
 def _identify(sha256: str) -> str:

@@ -15,7 +15,7 @@ def datasets(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List the known data sets: verified, partly here, damaged or not here, and where they come from.
+    """List the known data sets: verified, partly here, unverified, damaged or not here, and where they come from.
 
     Example: chainrule datasets --root ~/data
     """
@@ -37,7 +37,8 @@ def survey(root: Path) -> Iterable[dict[str, Any]]:
         copies = find(source, root)
         problems = [f"{copy.path}: {copy.problem}" for copy in copies.values() if copy.problem]
         if problems:
-            state = "damaged"
+            healthy = all(copy.unverified for copy in copies.values() if copy.problem)
+            state = "unverified" if healthy else "damaged"
         elif not copies:
             state = "not here"
         else:
@@ -68,13 +69,18 @@ def survey(root: Path) -> Iterable[dict[str, Any]]:
 
 def _print(rows: list[dict[str, Any]]) -> None:
     """Two lines for each data set, and one for each thing to know about it."""
-    for row in rows:
-        good = sum(file["verified"] for file in row["files"])
-        count = "" if good in (0, len(row["files"])) else f" ({good} of {len(row['files'])} files verified)"
+    states = [_state(row) for row in rows]
+    width = max(map(len, states))
+    for row, state in zip(rows, states, strict=True):
         size = f"{row['size'] / 1e6:.1f} MB"
-        print(f"{row['name']:15}{row['state'] + count:10}{size:>9}  {', '.join(row['folders'])}".rstrip())
+        print(f"{row['name']:15}{state:{width}}{size:>9}  {', '.join(row['folders'])}".rstrip())
         hosts = [urlsplit(mirror) for mirror in row["mirrors"]]
         origin = ", ".join(f"{host.scheme}://{host.netloc}" for host in hosts)
         for line in (f"from {origin}" if origin else "comes with chainrule", row["note"], *row["problems"]):
             if line:
                 print(f"{'':15}{line}")
+
+
+def _state(row: dict[str, Any]) -> str:
+    good, count = sum(file["verified"] for file in row["files"]), len(row["files"])
+    return row["state"] if good in (0, count) else f"{row['state']} ({good} of {count} files verified)"

@@ -264,6 +264,34 @@ def test_the_list_says_what_is_here(root, small, capsys):
     assert MIRROR.rstrip("/") in text
 
 
+@pytest.mark.parametrize("states", [["verified"] * 2, ["damaged (3 of 4 files verified)", "not here"]])
+def test_the_sizes_in_the_list_are_aligned(states, root, small, capsys):
+    small.put(root / "mnist")
+    if "damaged" in states[0]:
+        (root / "mnist" / f"{IMAGES}.gz").write_bytes(b"damaged")
+    else:
+        small.put(root / "kmnist")
+    assert cli.run(["datasets", "--root", str(root)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert [line[15:].split("  ")[0].rstrip() for line in lines[:2]] == states
+    assert len({line.index(" MB") for line in lines}) == 1
+
+
+def test_a_healthy_file_without_a_published_sum_is_unverified_not_damaged(root, small, capsys):
+    folder = small.put(root / "KMNIST" / "raw", packed=False)
+    assert cli.run(["datasets", "--root", str(root)]) == 0
+    text = capsys.readouterr().out
+    assert "kmnist         unverified " in text
+    assert "cannot be verified" in text
+    small.put(root / "kmnist")
+    assert cli.run(["datasets", "--root", str(root)]) == 0
+    assert "kmnist         verified " in capsys.readouterr().out
+    (root / "kmnist" / f"{IMAGES}.gz").write_bytes(b"damaged")
+    (folder / IMAGES).unlink()
+    assert cli.run(["datasets", "--root", str(root)]) == 0
+    assert "kmnist         damaged " in capsys.readouterr().out
+
+
 def test_the_list_as_json(root, small, capsys):
     (small.put(root / "mnist") / f"{IMAGES}.gz").unlink()
     assert cli.run(["datasets", "--root", str(root), "--json"]) == 0
