@@ -123,8 +123,10 @@ def embedded() -> Path:
     return installed if installed.is_dir() else package.parent / "data" / "digits"
 
 
-def command() -> str:
-    """What brings MNIST: a target of the Makefile in a checkout, else the installed command."""
+def command(name: str = "mnist") -> str:
+    """What brings a data set: for MNIST a target of the Makefile in a checkout, else the installed command."""
+    if name != "mnist":
+        return f"chainrule download {name}"
     return "make download" if embedded().parent.name == "data" else "chainrule download"
 
 
@@ -186,16 +188,18 @@ def _published(source: Source, root: Path) -> Dataset:
         )
     copies = find(source, root)
     folder = _folders(source, root)[0]
-    again = f"`chainrule download {source.name}` brings it" if source.mirrors else "install chainrule again"
+    what = f"`{command(source.name)}`" if source.mirrors else "installing chainrule"
     if not copies:
-        raise NotHere(f"{source.title} is not in {folder}: {again}")
+        raise NotHere(f"{source.title} is not in {folder}: {what} brings it")
     for role, file in source.files.items():
         if role not in copies:
             raise ChainruleError(
-                f"{folder / file.name}: missing, though other files of {source.title} are here: {again}"
+                f"{folder / file.name}: missing, though other files of {source.title} are here: "
+                f"{what} brings it"
             )
         if copies[role].problem:
-            raise ChainruleError(f"{copies[role].path}: {copies[role].problem}")
+            remedy = "" if copies[role].unverified else f": {what} brings it again"
+            raise ChainruleError(f"{copies[role].path}: {copies[role].problem}{remedy}")
     return _dataset(source.name, source.title, source.classes, copies)
 
 

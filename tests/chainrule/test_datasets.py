@@ -75,6 +75,7 @@ def test_auto_says_plainly_that_mnist_is_damaged(missing, root, small):
     assert found.name == "digits"
     assert "cannot be used" in found.why
     assert str(path) in found.why
+    assert found.why.endswith(": `make download` brings it" + ("" if missing else " again"))
 
 
 def test_the_default_root_follows_the_environment(monkeypatch):
@@ -92,7 +93,7 @@ def test_one_wrong_bit_is_refused(name, root, small):
     path.write_bytes(data)
     with pytest.raises(ChainruleError) as error:
         datasets.load("mnist", root)
-    one_line(error, path, "found", "expected", "SHA-256")
+    one_line(error, path, "found", "expected", "SHA-256", ": `make download` brings it again")
 
 
 def test_a_file_under_anothers_name_is_recognised(root, small):
@@ -114,6 +115,14 @@ def test_uncompressed_files_without_a_published_sum_cannot_be_verified(root, sma
     with pytest.raises(ChainruleError) as error:
         datasets.load("kmnist", root)
     one_line(error, "no SHA-256 of the uncompressed file is published", "chainrule download kmnist")
+    assert str(error.value).count("chainrule download") == 1
+
+
+def test_the_digits_come_with_chainrule(small, monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "embedded", lambda: small.put(tmp_path))
+    with pytest.raises(ChainruleError) as error:
+        datasets.load("digits")
+    one_line(error, "not the published file", ": installing chainrule brings it again")
 
 
 def test_an_unknown_name_lists_the_known_ones():
