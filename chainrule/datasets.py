@@ -79,6 +79,10 @@ def load(name: str = "auto", root: Path | None = None) -> Dataset:
         return _automatic(root)
     if name in sources():
         return _published(sources()[name], root)
+    names = ["auto", *known()]
+    expected = f"expected {', '.join(names)}, or a folder with four IDX files"
+    if not name:
+        raise WrongUsage(f"the data set's name is empty: {expected}")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _own(folder)
@@ -88,11 +92,7 @@ def load(name: str = "auto", root: Path | None = None) -> Dataset:
         )
     if name.startswith((".", "~")) or "/" in name or os.sep in name:
         raise ChainruleError(f"{name}: there is no such folder")
-    names = ["auto", *known()]
-    raise WrongUsage(
-        f"unknown data set '{name}': expected {', '.join(names)}, or a folder with four IDX files."
-        f"{nearest(name, names)}"
-    )
+    raise WrongUsage(f"unknown data set '{name}': {expected}.{nearest(name, names)}")
 
 
 def find(source: Source, root: Path) -> dict[str, Copy]:

@@ -93,6 +93,12 @@ def parse_mirror(text: str) -> Mirror:
         host, _ = parts.hostname, parts.port  # each is checked when it is read
     except ValueError:
         raise WrongUsage(f"--mirror {text}: not a valid address") from None
+    if not text or (parts.scheme == "file" and not parts.path):
+        raise WrongUsage(f"--mirror '{text}': names no folder; expected one, or an http(s):// address")
+    if "://" in text and (parts.query or parts.fragment):
+        raise WrongUsage(
+            f"--mirror {text}: expected a folder's address, to which file names can be added, without ? or #"
+        )
     if parts.scheme in ("http", "https"):
         if not host:
             raise WrongUsage(

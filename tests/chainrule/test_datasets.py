@@ -132,6 +132,14 @@ def test_an_unknown_name_lists_the_known_ones():
     assert datasets.known() == ["mnist", "fashion-mnist", "kmnist", "digits"]
 
 
+def test_an_empty_name_is_not_the_current_folder(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(small.put(tmp_path))
+    with pytest.raises(WrongUsage) as error:
+        datasets.load("")
+    one_line(error, "is empty: expected auto, mnist")
+    assert datasets.load(".").folder == Path(".")
+
+
 def test_qmnist_says_why_it_cannot_be_trained_on():
     with pytest.raises(ChainruleError) as error:
         datasets.load("qmnist")

@@ -359,6 +359,12 @@ def test_uncompressed_files_without_a_published_sum_are_refused(write_manifest, 
 @pytest.mark.parametrize(
     "mirror",
     [
+        "",
+        "file:",
+        "file://",
+        "http://host/x?y=1",
+        "http://host/x#y",
+        "file:///?x",
         "nosuch",
         "~/nosuch",
         "file:///nosuch",
