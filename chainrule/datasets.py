@@ -124,7 +124,7 @@ def embedded() -> Path:
 
 
 def command(name: str = "mnist") -> str:
-    """What brings a data set: for MNIST a target of the Makefile in a checkout, else the installed command."""
+    """What brings a data set: for MNIST in a checkout a target of the Makefile, else our own command."""
     if name != "mnist":
         return f"chainrule download {name}"
     return "make download" if embedded().parent.name == "data" else "chainrule download"

@@ -1,7 +1,8 @@
 """Bringing a data set's files from a mirror: each appears under its name only when its SHA-256 is right.
 
 pooch writes a file into a temporary folder beside its place and verifies it there; then it is moved, so that
-two downloads at once, or one that is stopped, leave nothing half-written. How mirrors are asked is in mirrors.py.
+two downloads at once, or one that is stopped, leave nothing half-written. How mirrors are asked is in
+mirrors.py.
 """
 
 import contextlib
@@ -192,7 +193,9 @@ def _fetch(plan: _Plan, folder: Path, probes: Probes, patience: Patience, say: C
             say(f"  {path.name}: {size} from {mirror.shown(plan.mirrors)}, verified{first}")
             break
         else:
-            raise MirrorFailure(f"{source.title}: {file.name} could not be fetched from {_listed(reasons, plan)}")
+            raise MirrorFailure(
+                f"{source.title}: {file.name} could not be fetched from {_listed(reasons, plan)}"
+            )
 
 
 def _listed(reasons: dict[Mirror, str], plan: _Plan) -> str:

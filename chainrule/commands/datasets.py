@@ -15,7 +15,7 @@ def datasets(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List the known data sets: verified, partly here, unverified, damaged or not here, and where they come from.
+    """List the known data sets: verified, unverified, partly here, damaged or not here, and their mirrors.
 
     Example: chainrule datasets --root ~/data
     """

@@ -137,7 +137,7 @@ def test_an_empty_name_is_not_the_current_folder(small, tmp_path, monkeypatch):
     with pytest.raises(WrongUsage) as error:
         datasets.load("")
     one_line(error, "is empty: expected auto, mnist")
-    assert datasets.load(".").folder == Path(".")
+    assert datasets.load(".").folder == Path()
 
 
 def test_qmnist_says_why_it_cannot_be_trained_on():

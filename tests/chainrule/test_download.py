@@ -129,7 +129,9 @@ def test_a_mirror_is_shown_by_its_host_where_that_is_enough():
 
 
 @pytest.mark.parametrize(("behaviour", "reason"), FAILURES.items())
-def test_without_another_mirror_one_line_says_why_and_one_what_to_do(behaviour, reason, write_manifest, server, root, fetch):
+def test_without_another_mirror_one_line_says_why_and_one_what_to_do(
+    behaviour, reason, write_manifest, server, root, fetch
+):
     write_manifest(server.mirror(behaviour))
     with pytest.raises(DownloadFailed) as failure:
         fetch()
