@@ -21,6 +21,9 @@ _NEAREST: dict[np.dtype[Any], np.dtype[Any]] = {
 }
 
 
+_BLOCK = 1 << 16  # elements
+
+
 def as_storable(array: ArrayLike, casting: Literal["no", "same_value"], dtype: DTypeLike | None) -> AnyArray:
     """``array`` as an array of a type that IDX has, in any byte order; see `idx.write` for the arguments.
 
@@ -64,14 +67,32 @@ def convert_same_value(array: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
     """
     if array.dtype.kind not in "biuf":
         raise UnsupportedArrayError(_no_such_type(array.dtype))
-    with np.errstate(all="ignore"):
-        converted = array.astype(dtype)
-        changed = _differ(converted.astype(array.dtype), array) | ~_in_range(array, converted)
-    if changed.any():
-        where = tuple(int(i) for i in np.unravel_index(int(np.argmax(changed)), array.shape))
-        raise UnsupportedArrayError(
-            f"found {array[where]} at {list(where)}, expected values that {array.dtype} and {dtype} share"
-        )
+    converted = np.empty(array.shape, dtype)
+    # Block by block, so that the comparison costs no further copies of the array.
+    blocks = np.nditer(
+        [array, converted],
+        flags=["external_loop", "buffered", "zerosize_ok"],
+        op_flags=[["readonly"], ["writeonly"]],
+        op_dtypes=[array.dtype.newbyteorder("="), dtype],
+        order="C",
+        casting="equiv",
+        buffersize=_BLOCK,
+    )
+    position = 0
+    with blocks, np.errstate(all="ignore"):
+        for values, target in blocks:
+            target[...] = values.astype(dtype)
+            changed = _differ(target.astype(values.dtype), values) | ~_in_range(values, target)
+            if values.dtype.kind == "f" and dtype.kind in "iu":
+                changed |= (values == 0) & np.signbit(values)  # integers have no -0.0
+            if changed.any():
+                first = position + int(np.argmax(changed))
+                where = tuple(int(i) for i in np.unravel_index(first, array.shape))
+                raise UnsupportedArrayError(
+                    f"found {array[where]} at {list(where)}, "
+                    f"expected values that {array.dtype} and {dtype} share"
+                )
+            position += len(values)
     return converted
 
 

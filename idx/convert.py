@@ -3,12 +3,15 @@
 import os
 import re
 import shutil
+import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from idx.casting import convert_same_value
 from idx.errors import IdxError, UnsupportedArrayError
 from idx.layout import TYPES, AnyArray
 from idx.progress import Track
@@ -93,10 +96,19 @@ def _array_name(path: str, names: list[str], wanted: str) -> str:
 
 # The first line of a CSV file that `save` wrote: "# idx uint8 60000 28 28".
 _CSV_HEADER = re.compile(r"# idx (\w+)((?: \d+)*)\s*")
+_CSV_TYPES = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)] + [
+    "float16",
+    "float32",
+    "float64",
+]
 
 
 def _save_csv(path: Path, array: AnyArray, track: Track) -> None:
     """One line per row of the array, and before them a comment that keeps the type and the shape."""
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    if str(array.dtype.newbyteorder("=")) not in _CSV_TYPES:
+        raise UnsupportedArrayError(f"found {array.dtype}, expected integers or floats of at most 64 bits")
     rows = array.reshape(len(array), -1) if array.ndim and array.size else array.reshape(array.size, 1)
     header = " ".join(["# idx", str(array.dtype.newbyteorder("=")), *map(str, array.shape)])
     with replacing(path) as file:
@@ -107,18 +119,26 @@ def _save_csv(path: Path, array: AnyArray, track: Track) -> None:
 
 
 def _load_csv(path: str) -> AnyArray:
-    with Path(path).open(encoding="utf-8", errors="replace") as text:
+    with Path(path).open(encoding="utf-8-sig", errors="replace") as text:
         first = text.readline()
-    header = _CSV_HEADER.fullmatch(first)
-    names = not first.startswith("#") and all(map(_not_a_number, first.split(",")))
-    known = {str(dtype): dtype for dtype in TYPES.values()}
     try:
-        if header and header[1] in known:
-            shape = tuple(map(int, header[2].split()))
-            return _load_numbers(path, known[header[1]], names).reshape(shape)
-        return _smallest(_load_numbers(path, np.dtype(np.float64), names))
-    except ValueError as error:
+        if first.startswith("# idx"):
+            return _load_own_csv(path, first)
+        names = not first.startswith("#") and all(map(_not_a_number, first.split(",")))
+        table = _load_table(path, names)
+        if not table.size:
+            raise ValueError("found none")
+        return _smallest(table[:, 0] if table.shape[1] == 1 else table)
+    except (ValueError, OverflowError) as error:
         raise IdxError(f"{path}: expected rows of numbers with commas between them ({error})") from None
+
+
+def _load_own_csv(path: str, first: str) -> AnyArray:
+    """The array in a file that `save` wrote; ``first`` is its first line."""
+    header = _CSV_HEADER.fullmatch(first)
+    if not header or header[1] not in _CSV_TYPES:
+        raise ValueError(f"found {first.strip()!r}, expected a first line such as '# idx uint8 60000 28 28'")
+    return _load_numbers(path, np.dtype(header[1])).reshape([int(size) for size in header[2].split()])
 
 
 def _not_a_number(word: str) -> bool:
@@ -129,21 +149,26 @@ def _not_a_number(word: str) -> bool:
     return False
 
 
-def _load_numbers(path: str, dtype: np.dtype[Any], names: bool) -> AnyArray:
-    with Path(path).open(encoding="utf-8") as text:
-        lines = text.readlines(1 << 16)[int(names) :]
-    if not any(line.strip() and not line.startswith("#") for line in lines):
-        return np.empty(0, dtype)  # loadtxt would warn
-    table: AnyArray = np.loadtxt(path, dtype, delimiter=",", skiprows=int(names), ndmin=2)
-    return table[:, 0] if table.shape[1] == 1 else table
+def _load_table(path: str, names: bool) -> AnyArray:
+    """The rows after those of ``names``: integers if all are, else float64."""
+    for dtype in (np.int64, np.uint64):
+        with suppress(ValueError, OverflowError):
+            return _load_numbers(path, np.dtype(dtype), names)
+    return _load_numbers(path, np.dtype(np.float64), names)
+
+
+def _load_numbers(path: str, dtype: np.dtype[Any], names: bool = False) -> AnyArray:
+    with Path(path).open(encoding="utf-8-sig") as text, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+        return np.loadtxt(text, dtype, delimiter=",", skiprows=int(names), ndmin=2)
 
 
 def _smallest(array: AnyArray) -> AnyArray:
-    """``array`` in the first integer type of IDX that holds all its values, or as it is."""
+    """``array`` in the first integer type of IDX that holds all its values, else in float64 or as it is."""
     for dtype in TYPES.values():
-        with np.errstate(invalid="ignore"):
-            if dtype.kind in "iu" and np.array_equal(array.astype(dtype), array):
-                return array.astype(dtype)
+        if dtype.kind in "iu" or dtype == np.float64:
+            with suppress(UnsupportedArrayError):
+                return convert_same_value(array, dtype)
     return array
 
 

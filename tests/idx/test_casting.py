@@ -57,6 +57,8 @@ def test_types_without_a_neighbour(array):
         ([2**64 - 1], np.uint64, "float32"),
         ([0.1], np.float64, "float32"),
         ([1e300], np.float64, "float32"),
+        ([-0.0], np.float64, "uint8"),
+        ([-0.0], np.float32, "int32"),
     ],
 )
 def test_a_value_that_would_change_is_refused_and_named(values, dtype, target):
@@ -71,7 +73,7 @@ def test_a_value_that_would_change_is_refused_and_named(values, dtype, target):
         (np.array([0, 255], np.int64), "uint8"),
         (np.array([-(2**31), 2**31 - 1], np.int64), "int32"),
         (np.array([np.nan, np.inf, 0.5]), "float32"),
-        (np.array([3.0, -0.0]), "int8"),
+        (np.array([3.0, 0.0]), "int8"),
         (np.array([2**53], np.int64), "float64"),
         (np.array([], np.int64), "uint8"),
         (np.array([1, 2], ">i8"), ">i4"),
@@ -81,6 +83,15 @@ def test_values_that_survive_are_converted(array, target):
     result = stored(array, dtype=target)
     assert result.dtype == np.dtype(target).newbyteorder("=")
     np.testing.assert_array_equal(result, array)
+
+
+def test_the_first_of_many_values_is_named():
+    array = np.zeros((3, 100_000), np.int64)
+    array[2, 7:] = -1
+    with pytest.raises(idx.UnsupportedArrayError, match=r"found -1 at \[2, 7\]"):
+        stored(array, dtype="uint8")
+    array[2, 7:] = 1
+    assert np.array_equal(stored(array.T, dtype="uint8"), array.T)
 
 
 def test_masked_elements_are_not_dropped_in_silence():

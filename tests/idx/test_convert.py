@@ -13,6 +13,7 @@ ARRAYS = [
     np.array([[2**31 - 1, -(2**31)]], np.int32),
     np.zeros((0, 3), np.int16),
     np.array(7, np.int8),
+    np.array([0.0, -0.0]),
 ]
 
 
@@ -71,6 +72,11 @@ def test_csv_of_others(tmp_path):
         ("0.5,1\n", np.float64, [[0.5, 1]]),
         ("3000000000,1\n", np.float64, [[3e9, 1]]),
         ("nan,1\n", np.float64, [[np.nan, 1]]),
+        ("9007199254740993\n", np.int64, [2**53 + 1]),
+        ("18446744073709551615\n", np.uint64, [2**64 - 1]),
+        ("# c\n" * 30_000 + "1,2\n3,4\n", np.uint8, [[1, 2], [3, 4]]),
+        ("\ufeff1,2\n3,4\n", np.uint8, [[1, 2], [3, 4]]),
+        ("\ufeff# idx int16 2\n3\n4\n", np.int16, [3, 4]),
     ):
         path.write_text(text)
         result = load(str(path))
@@ -78,9 +84,41 @@ def test_csv_of_others(tmp_path):
         np.testing.assert_array_equal(result, values)
 
 
+def test_csv_keeps_the_sign_of_zero_and_types_that_idx_has_not(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("-0.0,1\n")
+    assert np.signbit(load(str(path))).tolist() == [[True, False]]
+    array = np.array([[2**63 - 1, -(2**63)]])
+    save(str(path), array)
+    assert load(str(path)).tolist() == array.tolist()
+
+
+def test_types_that_csv_has_not(tmp_path):
+    save(str(tmp_path / "x.csv"), np.array([True, False]))
+    assert load(str(tmp_path / "x.csv")).tolist() == [1, 0]
+    for array in (np.array([1j]), np.array(["a"]), np.array([0.1], np.longdouble)):
+        with pytest.raises(idx.UnsupportedArrayError, match="expected integers or floats"):
+            save(str(tmp_path / "y.csv"), array)
+    assert not (tmp_path / "y.csv").exists()
+
+
 @pytest.mark.parametrize(
     "text",
-    ["1,2\n3\n", "1,x\n", "a\nb\nc\n", "# idx uint8 5\n1\n", "# idx uint8 1\n300\n", "# idx uint8 1\n0.5\n"],
+    [
+        "1,2\n3\n",
+        "1,x\n",
+        "a\nb\nc\n",
+        "",
+        "\n\n",
+        "garbage",
+        "1;2;3",
+        "# idx uint8 5\n1\n",
+        "# idx uint8 1\n300\n",
+        "# idx uint8 1\n0.5\n",
+        "# idx complex64 1\n1\n",
+        "# idx uint8 (1,)\n1\n",
+        "# idx uint8 99999999999999999999999\n1\n",
+    ],
 )
 def test_csv_that_is_not_a_table_of_numbers(tmp_path, text):
     path = tmp_path / "x.csv"

@@ -68,6 +68,12 @@ def test_writing_swaps_and_packs_in_pieces(files, tmp_path):
     assert peak_of(before + write) < PAYLOAD * 1.2
 
 
+def test_converting_takes_the_result_and_little_more():
+    code = f"import numpy as np; array = np.ones({PAYLOAD >> 3}, np.int64); "
+    code += "idx.writing.as_storable(array, 'same_value', None)"
+    assert peak_of(code) < PAYLOAD * 1.7  # the array, and half of that as int32
+
+
 def test_opening_verifying_and_iterating_take_no_memory(files):
     for name in ("raw", "x.gz"):
         path = str(files / name)
