@@ -3,16 +3,22 @@
 import io
 import math
 import operator
+from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import ExitStack
+from threading import Lock
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
-from idx.layout import AnyArray
-from idx.reading import check_end, check_limit, limit_of, memory_for, read_elements, read_header, shaped, skip
-from idx.sources import Source, Trailing, opened, position_of
+from idx.errors import IdxError
+from idx.layout import AnyArray, Header
+from idx.reading import check_end, check_limit, limit_of, no_memory, read_elements, read_header, shaped, skip
+from idx.sources import Source, Stream, Trailing, decompressed, raw_source
+
+_BLOCK_BYTES = 1 << 20
 
 
 class ForwardReader:
@@ -22,27 +28,43 @@ class ForwardReader:
     """
 
     def __init__(self, source: Source, max_bytes: int | None, trailing: Trailing) -> None:
-        self._source = source
         self._max_bytes = max_bytes
         self._trailing: Trailing = trailing
-        self._rewinds_to = position_of(source)
-        self._open()
-
-    def _open(self) -> None:
+        self._lock = Lock()
+        self._inner = ExitStack()  # closes what lies between the source and its decompressed bytes
         with ExitStack() as stack:
-            self.stream = stack.enter_context(opened(self._source, self._trailing))
-            self.header = read_header(self.stream)
+            self._raw = raw_source(source, stack)
+            self.stream, self.header = self._begin()
             self._stack = stack.pop_all()
+        finalize(self, self._stack.close)
         self._count = self.header.shape[0] if self.header.shape else 1
         self._row_size = math.prod(self.header.shape[1:])
         self._next = 0  # the row that comes next in the stream; -1 when an error has left that open
 
+    def _begin(self) -> tuple[Stream, Header]:
+        with ExitStack() as stack:
+            stream = decompressed(self._raw, stack, self._trailing)
+            header = read_header(stream)
+            self._inner = stack.pop_all()
+        self._remember_position()
+        return stream, header
+
+    def _remember_position(self) -> None:
+        """Where the source stands, which others may move before the next access."""
+        if self._raw.goes_back:
+            self._position: int = self._raw.file.tell()  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """Close what was opened here."""
+        self._inner.close()
         self._stack.close()
 
     def select(self, key: Any) -> Any:
         """``whole_array[key]``, reading only the rows that it needs, for any ``key`` that NumPy knows."""
+        with self._lock:
+            return self._select(key)
+
+    def _select(self, key: Any) -> Any:
         keys = key if isinstance(key, tuple) else (key,)
         if self.header.shape and keys:
             first, rest = keys[0], keys[1:]
@@ -55,7 +77,7 @@ class ForwardReader:
                     rows = np.flatnonzero(rows)
                 if rows.dtype.kind in "iu":
                     return self._select_rows(rows, rest)
-        whole = self.read_rows(0, self._count)
+        whole = self._read_rows(0, self._count)
         return whole.reshape(self.header.shape)[key]
 
     def _select_slice(self, rows: range, rest: tuple[Any, ...]) -> Any:
@@ -67,6 +89,7 @@ class ForwardReader:
         for row in (rows.min(), rows.max()) if rows.size else ():
             if not -self._count <= row < self._count:
                 raise IndexError(f"index {row} is out of bounds for axis 0 with size {self._count}")
+        rows = rows.astype(np.intp)
         wanted, places = np.unique(np.where(rows < 0, rows + self._count, rows), return_inverse=True)
         gathered = self._gather([int(row) for row in wanted])
         first = int(places) if rows.ndim == 0 else places.reshape(rows.shape)
@@ -75,20 +98,32 @@ class ForwardReader:
     def _gather(self, rows: Sequence[int]) -> AnyArray:
         """The ``rows``, which ascend, as an array of shape (len(rows), ...)."""
         if not rows:
-            return self.read_rows(0, 0)
-        if rows[-1] - rows[0] == len(rows) - 1:
-            return self.read_rows(rows[0], rows[-1] + 1)
+            return self._read_rows(0, 0)
+        if rows[-1] - rows[0] == len(rows) - 1 or not self._row_size:
+            return self._read_rows(rows[0], rows[-1] + 1)[: len(rows)]
         self._check_limit(len(rows))
-        shape = (len(rows), *self.header.shape[1:])
-        with memory_for(self.stream.name, len(rows) * self._row_size * self.header.dtype.itemsize):
-            gathered = np.empty(shape, self.header.dtype)
-        for place, row in enumerate(rows):
-            gathered[place] = self.read_rows(row, row + 1)[0]
+        row_bytes = self._row_size * self.header.dtype.itemsize
+        try:
+            gathered = np.empty((len(rows), *self.header.shape[1:]), self.header.dtype)
+        except (MemoryError, ValueError):
+            raise no_memory(self.stream.name, len(rows) * row_bytes) from None
+        place = 0
+        while place < len(rows):
+            start = rows[place]
+            end = bisect_left(rows, start + max(1, _BLOCK_BYTES // row_bytes), place)
+            block = self._read_block(start, rows[end - 1] + 1)
+            gathered[place:end] = block[np.asarray(rows[place:end]) - start]
+            place = end
         return gathered
 
-    def read_rows(self, start: int, stop: int) -> AnyArray:
+    def _read_rows(self, start: int, stop: int) -> AnyArray:
         """The rows from ``start`` up to ``stop``, shape (stop - start, ...), in native byte order."""
         self._check_limit(stop - start)
+        return self._read_block(start, stop)
+
+    def _read_block(self, start: int, stop: int) -> AnyArray:
+        if self._raw.goes_back:
+            self._raw.file.seek(self._position)  # type: ignore[attr-defined]
         if stop > start or not self._count:
             self._go_to(start)
             self._next = -1
@@ -97,6 +132,7 @@ class ForwardReader:
             check_end(self.stream, self.header, self._trailing)
         if self._next < 0:
             self._next = stop
+        self._remember_position()
         return shaped(elements, (stop - start, *self.header.shape[1:]), self.stream.name)
 
     def _check_limit(self, rows: int) -> None:
@@ -110,15 +146,20 @@ class ForwardReader:
         self._next = row
 
     def _rewind(self) -> None:
-        if self._rewinds_to is not None:
-            self._source.seek(self._rewinds_to)  # type: ignore[union-attr]
-        elif not self.stream.reopens:
+        if not self._raw.goes_back:
             raise io.UnsupportedOperation(
                 f"{self.stream.name}: cannot go back to rows that have been read; "
                 "idx.read gives them all at once"
             )
-        self.close()
-        self._open()
+        self._inner.close()
+        self._raw.put_back(b"")
+        self._raw.file.seek(self._raw.start)  # type: ignore[attr-defined]
+        self.stream, header = self._begin()
+        if header != self.header:
+            raise IdxError(
+                f"{self.stream.name}: found {header}, expected {self.header} as when it was opened"
+            )
+        self._next = 0
 
 
 def _is_integer(value: Any) -> bool:

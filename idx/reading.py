@@ -223,9 +223,12 @@ def memory_for(name: str, nbytes: int) -> Iterator[None]:
     try:
         yield
     except MemoryError:
-        raise TooLargeError(
-            f"{name}: found an array of {nbytes} bytes, for which there is no memory"
-        ) from None
+        raise no_memory(name, nbytes) from None
+
+
+def no_memory(name: str, nbytes: int) -> TooLargeError:
+    """The error for an array of ``nbytes`` that does not fit into memory."""
+    return TooLargeError(f"{name}: found an array of {nbytes} bytes, for which there is no memory")
 
 
 def check_end(stream: Stream, header: Header, trailing: Trailing) -> None:

@@ -39,10 +39,9 @@ class Stream:
     """The bytes of an IDX file, decompressed, read forward.
 
     ``size`` is the number of bytes that are there, when that is known beforehand (it never is in a compressed
-    stream); ``guess`` is a number of bytes that may well be there. ``reopens`` says whether the source can be
-    opened again and begins anew then, as a path does and a file object does not. Where the source lies in
-    memory, or in a file that can be mapped, ``memory`` or ``file`` is it, and ``start`` the place in it where
-    the IDX file begins.
+    stream); ``guess`` is a number of bytes that may well be there. Where the source lies in memory, or in a
+    file that can be mapped, ``memory`` or ``file`` is it, and ``start`` the place in it where the IDX file
+    begins.
     """
 
     name: str
@@ -50,7 +49,6 @@ class Stream:
     _fill: Callable[[memoryview], int]
     size: int | None
     guess: int
-    reopens: bool
     memory: memoryview | None = None
     file: io.FileIO | io.BufferedReader | None = None
     start: int = 0
@@ -69,7 +67,10 @@ class Stream:
 
 
 class RawSource:
-    """The bytes of a source as they are, read forward; the first few can be put back."""
+    """The bytes of a source as they are, read forward; the first few can be put back.
+
+    ``goes_back`` says whether ``file`` can seek to ``start``, where they begin.
+    """
 
     def __init__(self, name: str, file: Readable) -> None:
         self.name = name
@@ -80,7 +81,7 @@ class RawSource:
         self.memory: memoryview | None = None
         self.mappable: io.FileIO | io.BufferedReader | None = None
         self.start = 0
-        self.reopens = True
+        self.goes_back = False
         self._head = b""
 
     def set_size(self, size: int, *, surely: bool = True) -> None:
@@ -142,43 +143,37 @@ def opened(source: Source, trailing: Trailing = "error") -> Iterator[Stream]:
 
     What was opened here is closed at the end; a file object of the caller's is not.
     """
+    with ExitStack() as stack:
+        yield decompressed(raw_source(source, stack), stack, trailing)
+
+
+def decompressed(raw: RawSource, stack: ExitStack, trailing: Trailing) -> Stream:
+    """The decompressed bytes of ``raw``, which stands at its start; ``stack`` closes what this opens."""
     if trailing not in ("error", "ignore"):
         raise ValueError(f'trailing must be "error" or "ignore", not {trailing!r}')
-    with ExitStack() as stack:
-        raw = _raw_source(source, stack)
-        reopens = raw.reopens
+    head = raw.take(HEAD)
+    compression = compression_of(head)
+    if raw.member and compression != "zip":
+        raise BadMagicError(f"{raw.name}: found {head.hex(' ')}, expected a zip archive (50 4b 03 04)")
+    packing = []
+    if compression == "zip":
+        from idx.archive import open_member
+
+        raw = open_member(raw, stack)
         head = raw.take(HEAD)
         compression = compression_of(head)
-        if raw.member and compression != "zip":
-            raise BadMagicError(f"{raw.name}: found {head.hex(' ')}, expected a zip archive (50 4b 03 04)")
-        packing = []
-        if compression == "zip":
-            from idx.archive import open_member
-
-            raw = open_member(raw, stack)
-            head = raw.take(HEAD)
-            compression = compression_of(head)
-            packing = ["zip"]
-        if compression in ("gzip", "bzip2", "xz"):
-            inflater = Inflater(compression, head, raw.read, raw.name, trailing)
-            packing.append(compression)
-            yield Stream(raw.name, " + ".join(packing), inflater.fill, None, raw.guess, reopens)
-            return
-        raw.put_back(head)
-        yield Stream(
-            raw.name,
-            "".join(packing) or None,
-            raw.fill,
-            raw.size,
-            raw.guess,
-            reopens,
-            raw.memory,
-            raw.mappable,
-            raw.start,
-        )
+        packing = ["zip"]
+    if compression in ("gzip", "bzip2", "xz"):
+        inflater = Inflater(compression, head, raw.read, raw.name, trailing)
+        packing.append(compression)
+        return Stream(raw.name, " + ".join(packing), inflater.fill, None, raw.guess)
+    raw.put_back(head)
+    how = "".join(packing) or None
+    return Stream(raw.name, how, raw.fill, raw.size, raw.guess, raw.memory, raw.mappable, raw.start)
 
 
-def _raw_source(source: object, stack: ExitStack) -> RawSource:
+def raw_source(source: object, stack: ExitStack) -> RawSource:
+    """The bytes of ``source`` as they are; ``stack`` closes what this opens."""
     if isinstance(source, str | os.PathLike):
         return _raw_path(os.fsdecode(source), stack)
     if isinstance(source, io.IOBase):
@@ -196,8 +191,9 @@ def _raw_path(path: str, stack: ExitStack) -> RawSource:
     raw = RawSource(name, file)
     raw.member = member
     information = os.fstat(file.fileno())
+    raw.goes_back = stat.S_ISREG(information.st_mode)
     # Pipes, terminals and the files of /proc have a size of 0 that says nothing.
-    if stat.S_ISREG(information.st_mode) and information.st_size > 0:
+    if raw.goes_back and information.st_size > 0:
         raw.set_size(information.st_size)
         raw.mappable = file
     return raw
@@ -219,11 +215,12 @@ def _raw_file(file: Any) -> RawSource:
         raise TypeError(f"expected a path, bytes or a binary file object, not {type(file).__name__}")
     name = getattr(file, "name", None)
     raw = RawSource(name if isinstance(name, str) else f"<{type(file).__name__}>", file)
-    raw.reopens = False
+    position = position_of(file)
+    if position is not None:
+        raw.goes_back, raw.start = True, position
     on_disk = isinstance(getattr(file, "raw", file), io.FileIO)
     # Only these can tell their size for nothing: a GzipFile would have to decompress itself to the end.
-    if (on_disk or isinstance(file, io.BytesIO)) and file.seekable():
-        raw.start = file.tell()
+    if (on_disk or isinstance(file, io.BytesIO)) and raw.goes_back:
         raw.set_size(max(file.seek(0, os.SEEK_END) - raw.start, 0))
         file.seek(raw.start)
         if isinstance(file, io.FileIO | io.BufferedReader):
@@ -237,6 +234,7 @@ def _raw_memory(name: str, memory: memoryview) -> RawSource:
     memory = memory.cast("B") if memory.nbytes else memoryview(b"")
     raw = RawSource(name, _MemoryFile(memory))
     raw.memory = memory
+    raw.goes_back = True
     raw.set_size(len(memory))
     return raw
 

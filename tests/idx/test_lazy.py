@@ -1,7 +1,9 @@
 import gzip
 import io
 import mmap
+import os
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -258,3 +260,106 @@ def test_memory_given_as_bytes_is_not_copied():
     data[16] = 99
     assert lazy[0, 0, 0] == 99
     assert not lazy[0].flags.writeable
+
+
+def test_a_file_object_that_others_have_moved(tmp_path):
+    for data in (raw(NUMBERS), gzip.compress(raw(NUMBERS))):
+        for file in (
+            io.BytesIO(b"ab" + data),
+            gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(b"ab" + data))),
+        ):
+            file.seek(2)
+            lazy = idx.open(file)
+            for rows in (slice(3), slice(2, 6), slice(1, 3)):
+                file.seek(11)
+                assert lazy[rows].tolist() == NUMBERS[rows].tolist()
+
+
+def test_a_compressed_file_that_was_replaced_stays_what_it_was(tmp_path):
+    idx.write(tmp_path / "x.gz", NUMBERS)
+    with idx.open(tmp_path / "x.gz") as lazy:
+        assert lazy[5] == 5000
+        idx.write(tmp_path / "x.gz", IMAGES)
+        assert lazy[0] == 0
+        assert lazy[1].dtype == np.int32
+
+
+def test_a_compressed_file_that_was_written_over_is_an_error(tmp_path):
+    idx.write(tmp_path / "x.gz", NUMBERS)
+    with idx.open(tmp_path / "x.gz") as lazy:
+        assert lazy[5] == 5000
+        (tmp_path / "x.gz").write_bytes(gzip.compress(raw(IMAGES)))
+        with pytest.raises(idx.IdxError, match="as when it was opened"):
+            lazy[0]
+
+
+def test_a_named_pipe_goes_forward_only(tmp_path):
+    os.mkfifo(tmp_path / "x")
+    writer = threading.Thread(target=(tmp_path / "x").write_bytes, args=[gzip.compress(raw(NUMBERS))])
+    writer.start()
+    with idx.open(tmp_path / "x") as lazy:
+        assert lazy[5] == 5000
+        with pytest.raises(io.UnsupportedOperation, match="cannot go back"):
+            lazy[0]
+    writer.join()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u8"])
+def test_indexes_of_any_integer_type(dtype):
+    array = np.arange(300, dtype=np.int32)
+    with idx.open(gzip.compress(raw(array))) as lazy:
+        assert lazy[np.array([4, 1], dtype)].tolist() == [4, 1]
+
+
+def test_steps_and_lists_over_many_blocks(tmp_path):
+    array = np.arange(3000 * 1000, dtype=np.int32).reshape(3000, 1000)
+    data = gzip.compress(raw(array), 1)
+    with idx.open(data, max_bytes=8 << 20) as lazy:
+        for key in (slice(1, None, 2), slice(None, None, -700), [2999, 0, 1, 700, 0], np.arange(0, 3000, 3)):
+            assert np.array_equal(lazy[key], array[key])
+
+
+def test_a_step_takes_few_reads(monkeypatch):
+    data = gzip.compress(raw(np.zeros((10_000, 4), np.uint8)))
+    with idx.open(data) as lazy:
+        from idx import forward
+
+        calls = []
+        read_elements = forward.read_elements
+        monkeypatch.setattr(forward, "read_elements", lambda *args: calls.append(1) or read_elements(*args))
+        assert lazy[::2].shape == (5000, 4)
+    assert len(calls) == 1
+
+
+def test_billions_of_empty_rows_take_no_time():
+    data = gzip.compress(b"\0\0\x08\x02" + struct.pack(">II", 0xFFFFFFFF, 0))
+    with idx.open(data) as lazy:
+        assert lazy[::2].shape == (1 << 31, 0)
+        assert lazy[[7, 3, 0]].shape == (3, 0)
+
+
+def test_a_claim_that_numpy_cannot_hold():
+    data = gzip.compress(b"\0\0\x0e\x02" + struct.pack(">II", 0xFFFFFFFF, 0x7FFFFFFF))
+    with idx.open(data, max_bytes=10**30) as lazy, pytest.raises(idx.TooLargeError, match="no memory"):
+        lazy[::2]
+
+
+def test_several_threads():
+    array = np.arange(300_000, dtype=np.int32).reshape(300, 1000)
+    lazy = idx.open(gzip.compress(raw(array), 1))
+    wrong = []
+
+    def reads(seed):
+        for row in np.random.default_rng(seed).integers(0, 300, 60).tolist():
+            try:
+                if not np.array_equal(lazy[row], array[row]):
+                    wrong.append(row)
+            except idx.IdxError as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=reads, args=[seed]) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
