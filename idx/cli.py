@@ -273,9 +273,9 @@ def cat(
     Example:
       idx cat train-labels-idx1-ubyte.gz t10k-labels-idx1-ubyte.gz --out all-labels.gz
     """
-    import numpy as np
-
     import idx
+    from idx.layout import Header
+    from idx.writing import write_pieces
 
     if out is None and sys.stdout.isatty():
         raise typer.BadParameter("IDX is not text: give --out FILE, or send the output to a file or a pipe")
@@ -288,15 +288,10 @@ def cat(
                     f"{part.name}: found {part.header}, expected the type of {first.name} "
                     f"and its shape but for the first dimension: {first.header}"
                 )
-        joined = np.empty((sum(map(len, parts)), *first.shape[1:]), first.dtype)
-        row = 0
-        for part in parts:
-            with progress(f"Reading {part.name}"):
-                for chunk in part.chunks():
-                    joined[row : row + len(chunk)] = chunk
-                    row += len(chunk)
-        with progress("Writing"):
-            idx.write(sys.stdout.buffer if out is None else out, joined)
+        joined = Header(first.dtype, (sum(map(len, parts)), *first.shape[1:]))
+        stack.enter_context(progress("Joining"))
+        chunks = (chunk for part in parts for chunk in part.chunks())
+        write_pieces(sys.stdout.buffer if out is None else out, joined, chunks)
 
 
 @app.command()

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import warnings
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from idx.casting import convert_same_value
-from idx.errors import IdxError, UnsupportedArrayError
+from idx.errors import IdxError, TooLargeError, UnsupportedArrayError
 from idx.layout import TYPES, AnyArray
 from idx.progress import Track
 from idx.reading import read
@@ -72,17 +71,19 @@ def save(path: str, array: AnyArray, track: Track = iter) -> None:
 
 def _load_numpy(path: str) -> AnyArray:
     path, _, member = path.partition("!")
-    try:
-        with Path(path).open("rb") as file:
+    with Path(path).open("rb") as file:
+        try:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded
             with loaded:
                 return np.asarray(loaded[_array_name(path, loaded.files, member)])
-    except IdxError:
-        raise
-    except (EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise IdxError(f"{path}: expected a NumPy file without Python objects ({error})") from None
+        except IdxError:
+            raise
+        except MemoryError:
+            raise TooLargeError(f"{path}: found an array for which there is no memory") from None
+        except Exception as error:  # whatever tokenize, ast, zipfile and zlib raise
+            raise IdxError(f"{path}: expected a NumPy file without Python objects ({error})") from None
 
 
 def _array_name(path: str, names: list[str], wanted: str) -> str:
@@ -207,12 +208,16 @@ def _load_pictures(folder: Path, track: Track) -> AnyArray:
     result: AnyArray | None = None
     for number, path in enumerate(track(paths)):
         try:
-            with Image.open(path) as picture:
-                if picture.mode not in ("L", "RGB"):
-                    raise IdxError(f"{path}: found mode {picture.mode}, expected 8-bit grey (L) or RGB")
-                pixels = np.asarray(picture)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(path, formats=("PNG",)) as picture:
+                    mode, pixels = picture.mode, np.asarray(picture)
+        except MemoryError:
+            raise TooLargeError(f"{path}: found a picture for which there is no memory") from None
+        except Exception as error:  # whatever Pillow meets in damaged chunks
             raise IdxError(f"{path}: expected a PNG picture ({error})") from None
+        if mode not in ("L", "RGB"):
+            raise IdxError(f"{path}: found mode {mode}, expected 8-bit grey (L) or RGB")
         if result is None:
             result = np.empty((len(paths), *pixels.shape), np.uint8)
         if pixels.shape != result.shape[1:]:

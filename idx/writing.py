@@ -7,8 +7,8 @@ import io
 import lzma
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -67,18 +67,35 @@ def write(
         OSError: the file cannot be written; the old one is as it was.
     """
     stored = as_storable(array, casting, dtype)
-    if max(stored.shape, default=0) > MAX_SIZE:
-        raise UnsupportedArrayError(f"found shape {stored.shape}, expected sizes of at most {MAX_SIZE}")
+    header = Header(stored.dtype.newbyteorder("="), stored.shape)
+    write_pieces(target, header, [stored], compression=compression, sync=sync, reserve=True)
+
+
+def write_pieces(
+    target: Target,
+    header: Header,
+    pieces: Iterable[AnyArray],
+    *,
+    compression: Compression = "infer",
+    sync: bool = True,
+    reserve: bool = False,
+) -> None:
+    """Write an array that comes in ``pieces``, along its first dimension; otherwise as `write`.
+
+    With ``reserve`` the space on the disk that ``header`` claims is taken beforehand.
+    """
+    if max(header.shape, default=0) > MAX_SIZE:
+        raise UnsupportedArrayError(f"found shape {header.shape}, expected sizes of at most {MAX_SIZE}")
     if not isinstance(target, str | os.PathLike):
-        _write_stream(target, stored, "none" if compression == "infer" else compression)
+        _write_stream(target, header, pieces, "none" if compression == "infer" else compression)
         return
     path = Path(os.fsdecode(target))
     if compression == "infer":
         compression = compression_for(path)
     with replacing(path, sync=sync) as file:
-        if compression == "none":
-            _reserve(file, Header(stored.dtype.newbyteorder("="), stored.shape))
-        _write_stream(file, stored, compression)
+        if compression == "none" and reserve:
+            _reserve(file, header)
+        _write_stream(file, header, pieces, compression)
 
 
 def compression_for(path: Path) -> Compression:
@@ -142,12 +159,13 @@ def _reserve(file: io.FileIO, header: Header) -> None:
             raise
 
 
-def _write_stream(file: Writable, array: AnyArray, compression: Compression) -> None:
-    if compression == "none":
-        _write_plain(file, array)
-        return
-    with _compressor(file, compression) as packed:
-        _write_plain(packed, array)
+def _write_stream(
+    file: Writable, header: Header, pieces: Iterable[AnyArray], compression: Compression
+) -> None:
+    with nullcontext(file) if compression == "none" else _compressor(file, compression) as packed:
+        write_all(packed, header.encode())
+        for piece in pieces:
+            _write_elements(packed, piece)
 
 
 def _compressor(file: Writable, compression: Compression) -> Any:
@@ -162,10 +180,9 @@ def _compressor(file: Writable, compression: Compression) -> Any:
     raise ValueError(f'compression must be "infer", "none", "gzip", "bzip2" or "xz", not {compression!r}')
 
 
-def _write_plain(file: Writable, array: AnyArray) -> None:
-    header = Header(array.dtype.newbyteorder("="), array.shape)
-    write_all(file, header.encode())
-    if array.flags.c_contiguous and array.dtype == header.stored_dtype:
+def _write_elements(file: Writable, array: AnyArray) -> None:
+    stored = array.dtype.newbyteorder(">")
+    if array.flags.c_contiguous and array.dtype == stored:
         write_all(file, array.reshape(-1).view(np.uint8).data)
         return
     # Block by block, so that neither other strides nor the other byte order cost a copy of the array.
@@ -173,7 +190,7 @@ def _write_plain(file: Writable, array: AnyArray) -> None:
         array,
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_flags=[["readonly", "contig"]],
-        op_dtypes=[header.stored_dtype],
+        op_dtypes=[stored],
         order="C",
         casting="equiv",
         buffersize=_BLOCK // array.itemsize,

@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import os
@@ -147,6 +148,14 @@ def test_cat(folder, capsys):
     assert run(["cat", "labels", "images.gz", "--out", "y"]) == 1
     assert "images.gz: found uint8 (4, 6, 5), expected the type of labels" in capsys.readouterr().err
     assert not (folder / "y").exists()
+
+
+def test_cat_of_a_claim_of_gigabytes(folder, capsys):
+    (folder / "x.gz").write_bytes(gzip.compress(bytes.fromhex("00000e02 ffffffff 7fffffff")))
+    before = sorted(folder.iterdir())
+    assert run(["cat", "x.gz", "--out", "y"]) == 1
+    assert capsys.readouterr().err.startswith("idx: x.gz: ")
+    assert sorted(folder.iterdir()) == before
 
 
 def test_cat_to_a_pipe(folder):

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -141,6 +143,45 @@ def test_numpy_files_that_hold_something_else(tmp_path):
     assert load(str(tmp_path / "two.npz!b")).tolist() == [2]
 
 
+def npy(header):
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
+
+
+def damaged_npz():
+    file = io.BytesIO()
+    np.savez_compressed(file, np.arange(1000))
+    data = bytearray(file.getvalue())
+    data[60] ^= 0xFF
+    return bytes(data)
+
+
+def changed_npz(offset, value):
+    file = io.BytesIO()
+    np.savez(file, np.arange(3))
+    data = bytearray(file.getvalue())
+    for magic, place in ((b"PK\3\4", offset), (b"PK\1\2", offset + 2)):
+        data[data.index(magic) + place] = value
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("x.npy", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999999999999,)}")),
+        ("x.npy", npy("((((")),
+        ("x.npy", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (999999999999999,)}")),
+        ("x.npz", damaged_npz()),
+        ("x.npz", changed_npz(6, 1)),  # encrypted
+        ("x.npz", changed_npz(8, 97)),  # a method that zipfile does not know
+    ],
+)
+def test_damaged_numpy_files(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(idx.IdxError, match=name):
+        load(str(tmp_path / name))
+
+
 class TestPicturesThatDoNotFit:
     def test_arrays(self, tmp_path):
         for array in (np.zeros(3, np.uint8), np.zeros((1, 2, 2)), np.zeros((0, 2, 2), np.uint8)):
@@ -162,6 +203,26 @@ class TestPicturesThatDoNotFit:
         with pytest.raises(OSError, match="full"):
             save(f"{tmp_path}/x/", np.zeros((2, 2, 2), np.uint8), fails)
         assert list(tmp_path.iterdir()) == []
+
+    def test_damaged_files(self, tmp_path):
+        file = io.BytesIO()
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)).save(file, "PNG")
+        data = file.getvalue()
+        for length in range(len(data) - 50):
+            (tmp_path / "1.png").write_bytes(data[:length])
+            with pytest.raises(idx.IdxError, match=r"1\.png: expected a PNG"):
+                load(str(tmp_path))
+
+    def test_only_png_is_tried(self, tmp_path):
+        Image.new("L", (2, 2)).save(tmp_path / "1.png", "GIF")
+        with pytest.raises(idx.IdxError, match=r"1\.png: expected a PNG"):
+            load(str(tmp_path))
+
+    def test_a_very_large_picture_is_one_line(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+        Image.new("L", (2, 2)).save(tmp_path / "1.png")
+        with pytest.raises(idx.IdxError, match=r"1\.png: expected a PNG.*exceeds limit"):
+            load(str(tmp_path))
 
     def test_files(self, tmp_path):
         with pytest.raises(idx.IdxError, match=r"found no \.png files"):
