@@ -3,6 +3,8 @@
 NumPy and everything that needs it is imported by the commands, so that ``idx --help`` comes at once.
 """
 
+import errno
+import io
 import json
 import operator
 import os
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idx.errors import IdxError
-from idx.progress import progress
+from idx.progress import printable, progress
 
 if TYPE_CHECKING:
     from idx.layout import AnyArray, Header
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="idx",
     help="Inspect, check, show and convert IDX files (the format of MNIST), compressed or not.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+# An index such as -1 is no option.
+_NEGATIVE_INDEXES = {"ignore_unknown_options": True}
 
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="An IDX file; archive.zip!path for one in a zip archive.")
@@ -76,7 +80,8 @@ def info(files: Files, as_json: Json = False) -> int:
 
 def _info_line(entry: dict[str, Any]) -> str:
     how = f"compressed with {entry['compression']}" if entry["compression"] else "not compressed"
-    return f"{entry['file']}: {entry['dtype']} {tuple(entry['shape'])}, {entry['nbytes']:,} bytes, {how}"
+    name, shape = printable(entry["file"]), tuple(entry["shape"])
+    return f"{name}: {entry['dtype']} {shape}, {entry['nbytes']:,} bytes, {how}"
 
 
 @app.command()
@@ -97,7 +102,7 @@ def verify(files: Files, as_json: Json = False) -> int:
     return _for_each(
         files,
         check,
-        lambda entry: f"{entry['file']}: in order, {entry['dtype']} {tuple(entry['shape'])}",
+        lambda entry: f"{printable(entry['file'])}: in order, {entry['dtype']} {tuple(entry['shape'])}",
         as_json,
     )
 
@@ -125,11 +130,11 @@ def _for_each(
         if not as_json:
             print(line(entry))
     if as_json:
-        print(json.dumps(entries, indent=2))
+        print(json.dumps(entries, indent=2, allow_nan=False))
     return status
 
 
-@app.command()
+@app.command(context_settings=_NEGATIVE_INDEXES)
 def show(
     file: File,
     which: Annotated[
@@ -153,7 +158,7 @@ def show(
     with idx.open(file) as array:
         chosen = _slice(which, array)
         rows = range(len(array) if array.ndim else 1)[chosen]
-        items = array[chosen] if array.ndim else [array[()]]
+        items = array[chosen] if array.ndim else [array[()]][chosen]
     captions = [""] * len(rows)
     if labels is not None:
         marks = idx.read(labels, ndim=1)
@@ -238,7 +243,7 @@ def convert(
         save(target, array, track)
 
 
-@app.command()
+@app.command(context_settings=_NEGATIVE_INDEXES)
 def cut(
     file: File,
     rows: Annotated[str, typer.Argument(metavar="RANGE", help="0:1000, or 0:60000:10, or one index.")],
@@ -312,7 +317,7 @@ def diff(
     with idx.open(a) as first, idx.open(b) as second, progress("Comparing") as track:
         result = compare(first, second, track)
     if as_json:
-        print(json.dumps(result.as_data(), indent=2))
+        print(json.dumps(result.as_data(), indent=2, allow_nan=False))
     else:
         print(result)
     return int(result.differ)
@@ -320,13 +325,18 @@ def diff(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 1 (it failed) or 2 (it was used wrongly)."""
+    if arguments is None:
+        arguments = sys.argv[1:]
     try:
-        status = app(args=arguments, prog_name="idx", standalone_mode=False)
+        status = app(args=arguments or ["--help"], prog_name="idx", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
-    except (BrokenPipeError, SystemExit):
+    except (BrokenPipeError, SystemExit) as error:
+        cause = error.__context__ if isinstance(error, SystemExit) else error
+        if not (isinstance(cause, OSError) and cause.errno == errno.EPIPE):
+            raise
         # The reader of our output (`head`) has gone, for which typer exits. Python would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -347,12 +357,17 @@ def _message(error: Exception) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"idx: {' '.join(message.split())}", file=sys.stderr)
+    print(f"idx: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 
 def main() -> None:
     """Run the command line of this process and exit with its status."""
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (without pathlib --help comes sooner)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     sys.exit(run())
 
 

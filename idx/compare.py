@@ -1,5 +1,6 @@
 """How two arrays differ, read piece by piece."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,9 +33,11 @@ class Difference:
         return self.count > 0 or self.headers[0] != self.headers[1]
 
     def as_data(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON, which has no NaN and no infinity: they are strings."""
         return {
             **asdict(self),
+            "values": self.values and [_for_json(value) for value in self.values],
+            "largest": _for_json(self.largest),
             "headers": [{"dtype": str(header.dtype), "shape": header.shape} for header in self.headers],
             "differ": self.differ,
         }
@@ -50,6 +53,10 @@ class Difference:
             f"different: {self.count} of {one.size} elements, the first at {list(self.first or ())} "
             f"({self.values[0]} and {self.values[1]}), by at most {self.largest}"
         )
+
+
+def _for_json(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def compare(one: LazyArray, other: LazyArray, track: Track = iter) -> Difference:

@@ -66,6 +66,12 @@ def save(path: str, array: AnyArray, track: Track = iter) -> None:
         case "png":
             _save_pictures(Path(path), array, track)
         case _:
+            inner = path.lower().removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")
+            if inner.endswith((".npy", ".npz", ".csv", ".png")):
+                raise UnsupportedArrayError(
+                    f"{path}: expected a name for IDX, or an uncompressed .npy, .npz or .csv, "
+                    "or a folder for pictures (name/)"
+                )
             write(path, array, casting="same_value")
 
 

@@ -12,9 +12,15 @@ Track: TypeAlias = Callable[[Sequence[Any]], Iterable[Any]]
 _SECONDS_BETWEEN_LINES = 5.0
 
 
+def printable(text: str) -> str:
+    """``text`` on one line, with escapes for what would control the terminal, as a file name may."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextmanager
 def progress(description: str) -> Iterator[Track]:
     """Show that ``description`` goes on, and how far, if steps are looped over with what this gives."""
+    description = printable(description)
     if not sys.stderr.isatty():
         yield lambda steps: _lines(description, steps)
         return

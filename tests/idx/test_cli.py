@@ -27,11 +27,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def idx_command(*arguments, **options):
+def idx_command(*arguments, encoding="utf-8", **options):
     return subprocess.run(
         [sys.executable, "-m", "idx", *arguments],
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
         check=False,
         timeout=60,
         **options,
@@ -91,6 +91,8 @@ class TestShow:
             ("::-2", ["3: 1", "1: 0"]),
             (":", ["0: 5", "1: 0", "2: 4", "3: 1"]),
             ("9:", []),
+            ("-1", ["3: 1"]),
+            ("-2:", ["2: 4", "3: 1"]),
         ],
     )
     def test_numbers(self, folder, capsys, which, lines):
@@ -101,6 +103,8 @@ class TestShow:
         idx.write(folder / "x", np.float32(0.5))
         assert run(["show", "x"]) == 0
         assert capsys.readouterr().out == "0: 0.5\n"
+        assert run(["show", "x", "5:7"]) == 0
+        assert capsys.readouterr().out == ""
 
     def test_a_montage(self, folder):
         assert run(["show", "images.gz", ":", "--labels", "labels", "--out", "out.png"]) == 0
@@ -174,11 +178,22 @@ def test_diff(folder, capsys):
     assert (data["differ"], data["count"], data["first"], data["values"]) == (True, 1, [2], [4, 9])
 
 
+def test_json_has_no_nan(folder, capsys):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    idx.write("a", np.array([1, np.nan], np.float32))
+    idx.write("b", np.array([1, -np.inf], np.float32))
+    assert run(["diff", "a", "b", "--json"]) == 1
+    data = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert (data["values"], data["largest"]) == (["nan", "-inf"], "nan")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["bogus"],
+        ["show", "labels", "--bogus"],
         ["info"],
         ["show", "labels", "x"],
         ["show", "labels", "0:1:0"],
@@ -190,9 +205,8 @@ def test_diff(folder, capsys):
 def test_wrong_usage_is_status_2(folder, capsys, arguments):
     assert run(arguments) == 2
     output = capsys.readouterr()
-    if arguments:
-        assert output.err.startswith("idx: ")
-        assert len(output.err.splitlines()) == 1
+    assert output.err.startswith("idx: ")
+    assert len(output.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -217,6 +231,49 @@ def test_every_failure_is_one_line_and_status_1(folder, capsys, arguments):
     assert output.err.startswith("idx: ")
     assert len(output.err.splitlines()) == 1
     assert sorted(folder.iterdir()) == before
+
+
+def test_no_arguments_print_the_help(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["idx"])
+    assert run() == 0
+    output = capsys.readouterr()
+    assert output.out.startswith("Usage: idx")
+    assert "\n  verify " in output.out
+    assert output.err == ""
+
+
+def test_file_names_that_no_terminal_can_show(folder):
+    names = ["\u00e9", os.fsdecode(b"\xff"), "a\nb", "\x1b[31m"]
+    for name in names:
+        idx.write(name, LABELS)
+    result = idx_command("info", *names, "--", "\x1b[1m-missing", cwd=folder, encoding="ascii")
+    assert result.returncode == 1
+    lines = result.stdout.decode("ascii").splitlines()
+    shown = ["\\xe9", "\\udcff", "a\\nb", "\\x1b[31m"]
+    assert [line.partition(":")[0] for line in lines] == shown
+    assert result.stderr.decode("ascii") == "idx: \\x1b[1m-missing: No such file or directory\n"
+
+
+@pytest.mark.parametrize("command", ["info labels", "show labels", "cat labels", "--help"])
+def test_standard_output_that_is_closed(folder, command):
+    result = subprocess.run(
+        f"{sys.executable} -m idx {command} >&-",
+        shell=True,
+        cwd=folder,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_an_exit_for_another_reason_is_not_success(folder, monkeypatch):
+    def leave(path):
+        raise SystemExit(3)
+
+    monkeypatch.setattr(idx, "verify", leave)
+    with pytest.raises(SystemExit):
+        run(["verify", "labels"])
 
 
 def test_version_and_help(capsys):

@@ -182,6 +182,13 @@ def test_damaged_numpy_files(tmp_path, name, data):
         load(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.csv.gz", "x.npy.xz", "x.NPZ.bz2"])
+def test_a_name_of_another_format_is_not_given_to_idx(tmp_path, name):
+    with pytest.raises(idx.UnsupportedArrayError, match="expected a name for IDX"):
+        save(str(tmp_path / name), np.zeros(3, np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestPicturesThatDoNotFit:
     def test_arrays(self, tmp_path):
         for array in (np.zeros(3, np.uint8), np.zeros((1, 2, 2)), np.zeros((0, 2, 2), np.uint8)):
