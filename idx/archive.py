@@ -38,7 +38,9 @@ class _Member:
         try:
             return self._file.read(size)
         except _DAMAGE as error:
-            raise DamagedCompressionError(f"{self._name}: the zip member is damaged ({error})") from None
+            raise DamagedCompressionError(
+                f"{self._name}: the zip member is damaged ({_reason(error)})"
+            ) from None
 
 
 def open_member(raw: RawSource, stack: ExitStack) -> RawSource:
@@ -54,11 +56,17 @@ def open_member(raw: RawSource, stack: ExitStack) -> RawSource:
         raise
     except _DAMAGE as error:
         raise DamagedCompressionError(
-            f"{raw.name}: the zip archive is damaged or encrypted ({error})"
+            f"{raw.name}: the zip archive is damaged or encrypted ({_reason(error)})"
         ) from None
     member = RawSource(name, _Member(name, file))
     member.set_size(min(information.compress_size, raw.size), surely=False)
     return member
+
+
+def _reason(error: Exception) -> str:
+    """What zipfile says, or zlib; anything else tells more about their code than about the archive."""
+    known = isinstance(error, zipfile.BadZipFile | RuntimeError | zlib.error)
+    return str(error) if known else "its structure is wrong"
 
 
 def _choose(archive: zipfile.ZipFile, raw: RawSource) -> zipfile.ZipInfo:

@@ -15,7 +15,7 @@ from idx.errors import IdxError, TooLargeError, UnsupportedArrayError
 from idx.layout import TYPES, AnyArray
 from idx.progress import Track
 from idx.reading import read
-from idx.writing import replacing, temporary_name, write, write_all
+from idx.writing import naming, replacing, temporary_name, write, write_all
 
 _ROWS_AT_ONCE = 100
 
@@ -115,7 +115,9 @@ def _save_csv(path: Path, array: AnyArray, track: Track) -> None:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     if str(array.dtype.newbyteorder("=")) not in _CSV_TYPES:
-        raise UnsupportedArrayError(f"found {array.dtype}, expected integers or floats of at most 64 bits")
+        raise UnsupportedArrayError(
+            f"{path}: found {array.dtype}, expected integers or floats of at most 64 bits"
+        )
     rows = array.reshape(len(array), -1) if array.ndim and array.size else array.reshape(array.size, 1)
     header = " ".join(["# idx", str(array.dtype.newbyteorder("=")), *map(str, array.shape)])
     with replacing(path) as file:
@@ -185,21 +187,24 @@ def _save_pictures(path: Path, array: AnyArray, track: Track) -> None:
 
     if array.dtype != np.uint8 or not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
         raise UnsupportedArrayError(
-            f"found {array.dtype} {array.shape}, "
+            f"{path}: found {array.dtype} {array.shape}, "
             "expected uint8 of shape (n, height, width) or (n, height, width, 3) to make pictures of"
         )
     if 0 in array.shape:
-        raise UnsupportedArrayError(f"found shape {array.shape}, expected at least one picture with pixels")
+        raise UnsupportedArrayError(
+            f"{path}: found shape {array.shape}, expected at least one picture with pixels"
+        )
     if path.is_dir() and any(path.iterdir()):
         raise IdxError(f"{path}: found a folder with files in it, expected an empty one or none")
-    path = Path(os.path.realpath(path))
-    temporary = path.with_name(temporary_name())
-    temporary.mkdir()
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(temporary_name())
     try:
-        digits = max(5, len(str(len(array) - 1)))
-        for number in track(range(len(array))):
-            Image.fromarray(array[number]).save(temporary / f"{number:0{digits}}.png")
-        temporary.replace(path)
+        with naming(path, temporary):
+            temporary.mkdir()
+            digits = max(5, len(str(len(array) - 1)))
+            for number in track(range(len(array))):
+                Image.fromarray(array[number]).save(temporary / f"{number:0{digits}}.png")
+            temporary.replace(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

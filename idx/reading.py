@@ -106,7 +106,7 @@ def read_header(stream: Stream, ndim: int | None = None) -> Header:
     name = stream.name
     magic = stream.read(4)
     if not magic:
-        raise TruncatedError(f"{name}: found nothing (0 bytes), expected an IDX file")
+        raise TruncatedError(f"{name}: offset 0: found nothing (0 bytes), expected an IDX file")
     if not b"\0\0".startswith(magic[:2]):
         look = magic + stream.read(LOOK - len(magic))
         guess = looks_like(look)

@@ -23,6 +23,9 @@ Compression: TypeAlias = Literal["infer", "none", "gzip", "bzip2", "xz"]
 
 _SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 _BLOCK = 1 << 20
+# Paths that name an open file of this process, and not a place in a folder.
+_DESCRIPTORS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WORTH_RESERVING = 1 << 20
 
 
@@ -66,7 +69,12 @@ def write(
         UnsupportedArrayError: IDX has no such type, size or value.
         OSError: the file cannot be written; the old one is as it was.
     """
-    stored = as_storable(array, casting, dtype)
+    try:
+        stored = as_storable(array, casting, dtype)
+    except UnsupportedArrayError as error:
+        if isinstance(target, str | os.PathLike):
+            raise UnsupportedArrayError(f"{os.fsdecode(target)}: {error}") from None
+        raise
     header = Header(stored.dtype.newbyteorder("="), stored.shape)
     write_pieces(target, header, [stored], compression=compression, sync=sync, reserve=True)
 
@@ -114,29 +122,61 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[io.FileIO]:
     A link is followed, so that it stays a link. The new file has the permissions of the one it replaces. What
     is not a regular file (``/dev/stdout``, a pipe) is written to directly.
     """
-    path = Path(os.path.realpath(path))
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         mode = None
-    if mode is not None and not stat.S_ISREG(mode):
-        with io.FileIO(path, "w") as file:
+    descriptor = str(path).startswith(_DESCRIPTORS)
+    if descriptor or (mode is not None and not stat.S_ISREG(mode)):
+        # The shell has emptied the file behind /dev/stdout, or wants it to go on (>>).
+        append = mode is not None and stat.S_ISREG(mode)
+        with io.FileIO(path, "a" if append else "w") as file:
             yield file
         return
-    temporary = path.with_name(temporary_name())
-    file = io.FileIO(temporary, "x")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(temporary_name())
+    # Nobody who could not read the old file can read the new one, not even for a moment.
+    permissions = 0o666 if mode is None else 0o600
     try:
-        with file:
+        with (
+            naming(path, temporary),
+            io.FileIO(temporary, "x", opener=lambda name, flags: os.open(name, flags, permissions)) as file,
+        ):
             if mode is not None:
                 temporary.chmod(stat.S_IMODE(mode))
             yield file
             if sync:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path, temporary):
+            temporary.replace(target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+    if sync:
+        _sync_folder(target.parent)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Let an error of the ``temporary`` file or folder, or a full disk, name ``path`` instead."""
+    try:
+        yield
+    except OSError as error:
+        ours = str(error.filename).startswith(str(temporary))
+        if ours or (error.filename is None and error.errno in _FULL):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the new name is on the disk too, where the system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def temporary_name() -> str:
@@ -150,7 +190,7 @@ def _reserve(file: io.FileIO, header: Header) -> None:
     (`ndarray.tofile` does the same. On ext4 a file without it takes three times as long to replace another.)
     """
     size = header.offset + header.nbytes
-    if size < _WORTH_RESERVING or not hasattr(os, "posix_fallocate"):
+    if size < _WORTH_RESERVING or file.mode == "ab" or not hasattr(os, "posix_fallocate"):
         return
     try:
         os.posix_fallocate(file.fileno(), 0, size)

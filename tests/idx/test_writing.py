@@ -106,8 +106,9 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as raised:
         idx.write(path, ARRAY[::-1])
+    assert raised.value.filename == str(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(OSError, match="No space"):
@@ -173,6 +174,57 @@ def test_a_link_stays_a_link(tmp_path):
     idx.write(tmp_path / "link", ARRAY)
     assert (tmp_path / "link").is_symlink()
     assert np.array_equal(idx.read(tmp_path / "file"), ARRAY)
+
+
+def test_errors_name_the_target_and_not_the_temporary_file(tmp_path):
+    path = tmp_path / "missing" / "x"
+    with pytest.raises(FileNotFoundError) as raised:
+        idx.write(path, ARRAY)
+    assert raised.value.filename == str(path)
+    with pytest.raises(idx.UnsupportedArrayError, match=r"missing/x: found 300 at \[0\]"):
+        idx.write(path, np.array([300]), dtype="u1")
+
+
+def test_a_private_file_is_replaced_by_one_that_was_never_public(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    idx.write(path, ARRAY)
+    path.chmod(0o600)
+    modes = []
+    chmod = Path.chmod
+
+    def spy(self, mode):
+        modes.append(stat.S_IMODE(self.stat().st_mode))
+        chmod(self, mode)
+
+    monkeypatch.setattr(Path, "chmod", spy)
+    idx.write(path, ARRAY)
+    assert modes == [0o600]
+
+
+def test_the_folder_is_on_the_disk_too(tmp_path, monkeypatch):
+    kinds = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: kinds.append(stat.S_IFMT(os.fstat(fd).st_mode)) or fsync(fd))
+    idx.write(tmp_path / "x", ARRAY, sync=False)
+    assert kinds == []
+    idx.write(tmp_path / "x", ARRAY)
+    assert kinds == [stat.S_IFREG, stat.S_IFDIR]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/stdout is a link into /proc on Linux alone")
+def test_standard_output_by_name(tmp_path):
+    code = "import idx, numpy as np; idx.write('/dev/stdout', np.ones(3 << 20, 'u1'))"
+    expected = written(np.ones(3 << 20, "u1"))
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout == expected
+    path = tmp_path / "x"
+    path.write_bytes(b"before")
+    with path.open("ab") as file:
+        subprocess.run(command, cwd=ROOT, stdout=file, check=True)
+    assert path.read_bytes() == b"before" + expected
+    with path.open("wb") as file:
+        subprocess.run(command, cwd=ROOT, stdout=file, check=True)
+    assert path.read_bytes() == expected
 
 
 def test_a_device_is_written_to_and_not_replaced():
