@@ -36,10 +36,13 @@ def as_storable(array: ArrayLike, casting: Literal["no", "same_value"], dtype: D
         raise UnsupportedArrayError(
             "found an array with masked elements, expected one without: IDX cannot store the mask"
         )
-    found = np.asarray(array)
-    own = found.dtype.newbyteorder("=")
+    try:
+        found = np.asarray(array)
+    except ValueError as error:  # rows of different lengths
+        raise UnsupportedArrayError(f"found what NumPy makes no array of ({error})") from None
+    own = _in_native_order(found.dtype)
     if dtype is not None:
-        wanted: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+        wanted = _in_native_order(np.dtype(dtype))
         if wanted not in CODES:
             raise UnsupportedArrayError(_no_such_type(wanted))
         return found if own == wanted else convert_same_value(found, wanted)
@@ -48,6 +51,13 @@ def as_storable(array: ArrayLike, casting: Literal["no", "same_value"], dtype: D
     if casting == "same_value" and own in _NEAREST:
         return convert_same_value(found, _NEAREST[own])
     raise UnsupportedArrayError(_no_such_type(own))
+
+
+def _in_native_order(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    try:
+        return dtype.newbyteorder("=")
+    except TypeError:  # NumPy's new types, such as StringDType, have none
+        raise UnsupportedArrayError(_no_such_type(dtype)) from None
 
 
 def _no_such_type(dtype: np.dtype[Any]) -> str:

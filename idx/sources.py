@@ -1,14 +1,17 @@
 """Where the bytes come from: a path, a zip member, bytes or a file object. All become a `Stream`."""
 
+import gzip
 import io
+import lzma
 import os
 import stat
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from idx.errors import BadMagicError
+from idx.errors import BadMagicError, DamagedCompressionError
 from idx.inflate import Inflater
 from idx.recognise import HEAD, compression_of
 
@@ -95,7 +98,8 @@ class RawSource:
 
     def read(self, size: int) -> bytes:
         """Between 1 and ``size`` bytes; none at the end."""
-        block = self.file.read(size)
+        with self._sound():
+            block = self.file.read(size)
         if block is None:
             raise BlockingIOError(f"{self.name}: a non-blocking file object has no data ready")
         if isinstance(block, str):
@@ -103,6 +107,16 @@ class RawSource:
                 f"{self.name}: the file object gives text, expected bytes: open it with mode 'rb'"
             )
         return bytes(block)
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Turn what a `gzip.GzipFile` and its kin raise when they are damaged into an `IdxError`."""
+        try:
+            yield
+        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+            raise DamagedCompressionError(
+                f"{self.name}: the compressed file object is damaged ({error})"
+            ) from None
 
     def take(self, size: int) -> bytes:
         """``size`` bytes, or fewer at the end."""
@@ -122,7 +136,8 @@ class RawSource:
 
     def _read_into(self, target: memoryview) -> int:
         if hasattr(self.file, "readinto"):
-            count = self.file.readinto(target)
+            with self._sound():
+                count = self.file.readinto(target)
             if count is None:
                 raise BlockingIOError(f"{self.name}: a non-blocking file object has no data ready")
             return int(count)

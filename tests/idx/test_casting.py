@@ -94,6 +94,15 @@ def test_the_first_of_many_values_is_named():
     assert np.array_equal(stored(array.T, dtype="uint8"), array.T)
 
 
+def test_what_numpy_does_not_know_as_numbers():
+    for array in (np.array(["a"], np.dtypes.StringDType()), [[1], [1, 2]]):
+        for options in ({}, {"casting": "same_value"}, {"dtype": "uint8"}):
+            with pytest.raises(idx.UnsupportedArrayError):
+                stored(array, **options)
+    with pytest.raises(idx.UnsupportedArrayError, match="StringDType"):
+        stored([1], dtype=np.dtypes.StringDType())
+
+
 def test_masked_elements_are_not_dropped_in_silence():
     with pytest.raises(idx.UnsupportedArrayError, match="mask"):
         stored(np.ma.masked_array(np.zeros(2, np.uint8), [True, False]))

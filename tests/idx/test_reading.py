@@ -365,3 +365,25 @@ def test_int32_labels_of_xnist_in_xz(shared):
     labels = idx.read(shared / "qmnist" / "xnist-labels-idx2-int.xz")
     assert labels.shape == (402953, 8)
     assert set(labels[:, 0].tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize("function", [idx.read, idx.header, idx.verify, lambda file: idx.open(file)[...]])
+def test_a_damaged_file_object_of_another_library(function):
+    data = gzip.compress(b"\0\0\x08\1\0\0\0\3abc")
+    for damaged in (data[:14], data[:12] + b"\xff" * 8, b"junk" + data):
+        with pytest.raises(idx.DamagedCompressionError, match="file object is damaged"):
+            function(gzip.GzipFile(fileobj=io.BytesIO(damaged)))
+
+
+def test_a_damaged_zip_archive_is_said_in_words_of_ours():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x", b"\0\0\x08\0a")
+    data = file.getvalue()
+    with pytest.raises(idx.DamagedCompressionError, match="its structure is wrong"):
+        idx.read(data[:4] + data[data.index(b"PK\5\6") :])
+
+
+def test_an_empty_source_has_an_offset_too():
+    with pytest.raises(idx.TruncatedError, match="<bytes>: offset 0: found nothing"):
+        idx.read(b"")
