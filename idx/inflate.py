@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from idx.errors import DamagedCompressionError, TooLargeError, TrailingBytesError, TruncatedError
+from idx.errors import DamagedCompressionError, IdxError, TooLargeError, TrailingBytesError, TruncatedError
 
 # zlib copies the input that it has left over at each call, and builds larger results from pieces: small
 # blocks are the fast ones, and they stay in the cache until they are copied to their place.
@@ -24,6 +24,8 @@ OUTPUT_BLOCK = 32 << 10
 XZ_MEMORY = 128 << 20
 
 _GZIP_FORMAT = 31  # zlib's "wbits" for a gzip header, and a check of the CRC-32 and the length at the end
+
+_GZIP_FLAGS = 3  # where a gzip header has them
 
 
 class Decompressor(Protocol):
@@ -70,6 +72,8 @@ class Inflater:
         self._pending = head
         self._taken = len(head)
         self._member: Decompressor | None = self._new()
+        self._begins = True  # nothing has been inflated of this member yet
+        self._perhaps_trailing = False  # nor is it the first, and other bytes after the first are allowed
 
     def fill(self, target: memoryview) -> int:
         """Inflate into ``target`` until it is full or the stream ends; return the number of bytes.
@@ -87,7 +91,19 @@ class Inflater:
 
     def _block(self, limit: int) -> bytes:
         """The next 1 to ``limit`` bytes, or none at the end of the last member."""
+        try:
+            return self._inflate(limit)
+        except IdxError:
+            if not self._perhaps_trailing:
+                raise
+            self._member = None
+            return b""
+
+    def _inflate(self, limit: int) -> bytes:
         while self._member is not None:
+            if self._begins:
+                self._check_flags()
+                self._begins = False
             try:
                 block = self._member.decompress(self._pending, limit)
             except MemoryError:
@@ -98,6 +114,8 @@ class Inflater:
                 raise DamagedCompressionError(
                     f"{self._where()}: the {self._compression} stream is damaged ({error})"
                 ) from None
+            if block:
+                self._perhaps_trailing = False
             if self._member.eof:
                 self._pending = self._member.unused_data
                 self._member = self._new() if self._another_member() else None
@@ -120,6 +138,8 @@ class Inflater:
         while len(self._pending) < len(self._magic) and self._more():
             self._pending = self._pending.lstrip(b"\0")
         if not self._pending or self._pending.startswith(self._magic):
+            self._begins = True
+            self._perhaps_trailing = self._trailing == "ignore"
             return bool(self._pending)
         if self._trailing == "ignore":
             return False
@@ -127,6 +147,17 @@ class Inflater:
             f"{self._where()}: found {self._pending[:4].hex(' ')} after the {self._compression} stream, "
             'expected its end (trailing="ignore" allows it)'
         )
+
+    def _check_flags(self) -> None:
+        """Refuse the gzip flags that RFC 1952 reserves, as zlib does and ISA-L does not."""
+        if self._compression != "gzip":
+            return
+        while len(self._pending) < _GZIP_FLAGS + 1 and self._more():
+            pass
+        if len(self._pending) > _GZIP_FLAGS and self._pending[_GZIP_FLAGS] & 0xE0:
+            raise DamagedCompressionError(
+                f"{self._where()}: the gzip stream is damaged (unknown header flags set)"
+            )
 
     def _more(self) -> bool:
         block = self._refill(INPUT_BLOCK)

@@ -23,7 +23,7 @@ def engine(request, monkeypatch):
     monkeypatch.setitem(inflate.ENGINES, "gzip", (new, b"\x1f\x8b"))
 
 
-def inflater(data, step=1 << 14):
+def inflater(data, step=1 << 14, trailing="error"):
     """An inflater over ``data`` that is refilled ``step`` bytes at a time."""
     position = 4
 
@@ -33,7 +33,7 @@ def inflater(data, step=1 << 14):
         position += len(block)
         return block
 
-    return inflate.Inflater("gzip", data[:4], refill, "name", "error")
+    return inflate.Inflater("gzip", data[:4], refill, "name", trailing)
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000, 1 << 14])
@@ -78,3 +78,26 @@ def test_damage_and_truncation(step):
             inflater(bytes(damaged), step).fill(memoryview(bytearray(len(DATA) + 1)))
     with pytest.raises(TruncatedError, match="the gzip stream ends here"):
         inflater(whole[:-1], step).fill(memoryview(bytearray(len(DATA) + 1)))
+
+
+def test_reserved_flags_are_damage():
+    reserved = bytearray(gzip.compress(DATA))
+    reserved[3] |= 0x20
+    for data in (bytes(reserved), gzip.compress(DATA) + bytes(reserved)):
+        for step in (1, 1 << 14):
+            with pytest.raises(DamagedCompressionError, match="unknown header flags"):
+                inflater(data, step).fill(memoryview(bytearray(2 * len(DATA) + 1)))
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\x1f\x8bjunk", b"\x1f\x8b", gzip.compress(b"a", mtime=0)[:10], b"\x1f\x8b\x08\xe0"]
+)
+def test_what_only_begins_like_another_member_is_trailing(junk):
+    data = gzip.compress(DATA) + junk
+    assert inflater(data, trailing="ignore").fill(memoryview(bytearray(len(DATA) + 1))) == len(DATA)
+    with pytest.raises((DamagedCompressionError, TruncatedError)):
+        inflater(data).fill(memoryview(bytearray(len(DATA) + 1)))
+    damaged = bytearray(data)
+    damaged[-8 - len(junk)] ^= 1  # the checksum of the first member counts all the same
+    with pytest.raises(DamagedCompressionError):
+        inflater(bytes(damaged), trailing="ignore").fill(memoryview(bytearray(len(DATA) + 1)))
