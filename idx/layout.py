@@ -37,8 +37,7 @@ class Header:
     """What the first bytes of an IDX file say.
 
     ``dtype`` is the type of the elements in native byte order; in the file they are big-endian. ``shape`` has
-    0 to 255
-    sizes of 0 to 4294967295 each: more than a NumPy array can have.
+    0 to 255 sizes of 0 to 4294967295 each: more than a NumPy array can have.
     """
 
     dtype: np.dtype[np.generic]

@@ -20,9 +20,11 @@ class LazyArray:
     """An IDX file that can be indexed, sliced and iterated like its array, and is read only as far as needed.
 
     Uncompressed, on disk or in memory, it is mapped: an access costs what it touches. Such results are
-    read-only where they show the file itself (uint8, int8), and native-order copies otherwise. Compressed, it
-    is read forward: rows behind the last one cost the inflating of all between, rows before it start again
-    from the beginning. What has been read to its end has had its checksum verified.
+    read-only where they show the file itself (uint8, int8), and native-order copies otherwise. (If another
+    program cuts a mapped file short, the system ends this process with SIGBUS when it touches what is gone:
+    replace such files, as `idx.write` does.) Compressed, it is read forward: rows behind the last one cost
+    the inflating of all between, rows before it start again from the beginning. What has been read to its end
+    has had its checksum verified.
 
     Attributes:
         header: type and shape, as the file says them.
@@ -111,8 +113,10 @@ class LazyArray:
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
         whole: AnyArray = np.asarray(self[...])
-        if copy is False and not np.may_share_memory(whole, self._stored if self._stored is not None else ()):
-            raise ValueError(f"{self.name}: cannot become an array without a copy")
+        if not np.may_share_memory(whole, self._stored if self._stored is not None else ()):
+            if copy is False:
+                raise ValueError(f"{self.name}: cannot become an array without a copy")
+            copy = None  # it is one already
         return np.array(whole, dtype, copy=copy)
 
     def __repr__(self) -> str:
@@ -144,6 +148,8 @@ class LazyArray:
 
 def open(source: Source, *, max_bytes: int | None = None, trailing: Trailing = "error") -> LazyArray:
     """Open an IDX file without reading its elements.
+
+    A file that is mapped must not be cut short by others while it is in use: see `LazyArray`.
 
     Args:
         source: as for `idx.read`. From a file object that can seek, compressed data can be read more than

@@ -54,6 +54,13 @@ def test_reading_takes_the_payload_and_little_more(files, name):
     assert PAYLOAD * 0.9 < peak < PAYLOAD * 1.2
 
 
+@pytest.mark.parametrize("name", ["raw", "x.gz"])
+def test_a_copy_of_a_lazy_array_is_made_once(files, name):
+    peak = peak_of(f"import numpy as np; array = np.array(idx.open({str(files / name)!r}))")
+    mapped = PAYLOAD if name == "raw" else 0
+    assert peak < PAYLOAD * 1.2 + mapped
+
+
 def test_reading_a_pipe_takes_the_payload_and_little_more(files):
     peak = peak_of(
         "import subprocess; "
