@@ -1,6 +1,7 @@
 """Progress of long work: a bar on a terminal, a line every few seconds in a log, nothing if it is quick."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias
 Track: TypeAlias = Callable[[Sequence[Any]], Iterable[Any]]
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BEFORE_BAR = 0.5
 
 
 def printable(text: str) -> str:
@@ -28,16 +30,23 @@ def progress(description: str) -> Iterator[Track]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=None)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(description, total=None)
 
-        def track(steps: Sequence[Any]) -> Iterator[Any]:
-            bar.update(task, total=len(steps))
-            for step in steps:
-                yield step
-                bar.advance(task)
+    def track(steps: Sequence[Any]) -> Iterator[Any]:
+        bar.update(task, total=len(steps))
+        for step in steps:
+            yield step
+            bar.advance(task)
 
+    appears = threading.Timer(_SECONDS_BEFORE_BAR, bar.start)
+    appears.start()
+    try:
         yield track
+    finally:
+        appears.cancel()
+        appears.join()
+        bar.stop()
 
 
 def _lines(description: str, steps: Sequence[Any]) -> Iterator[Any]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -334,14 +335,18 @@ def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch, capsys):
     assert capsys.readouterr().err == "Working: 50%\nWorking: 100%\n"
 
 
-def test_progress_on_a_terminal_is_a_bar(monkeypatch):
+def test_progress_on_a_terminal_is_a_bar_unless_the_work_is_quick(monkeypatch):
     from idx import progress
 
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    with progress.progress("Working") as track:
-        assert list(track([1, 2])) == [1, 2]
-    assert "Working" in sys.stderr.getvalue()
+    for seconds, shown in ((0.0, True), (600.0, False)):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        monkeypatch.setattr(progress, "_SECONDS_BEFORE_BAR", seconds)
+        with progress.progress("Working") as track:
+            assert list(track([1, 2])) == [1, 2]
+            while shown and "Working" not in sys.stderr.getvalue():
+                time.sleep(0.001)
+        assert bool(sys.stderr.getvalue()) is shown
