@@ -130,7 +130,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[io.FileIO]:
     if descriptor or (mode is not None and not stat.S_ISREG(mode)):
         # The shell has emptied the file behind /dev/stdout, or wants it to go on (>>).
         append = mode is not None and stat.S_ISREG(mode)
-        with io.FileIO(path, "a" if append else "w") as file:
+        with naming(path, path), io.FileIO(path, "a" if append else "w") as file:
             yield file
         return
     target = Path(os.path.realpath(path))

@@ -185,6 +185,13 @@ def test_errors_name_the_target_and_not_the_temporary_file(tmp_path):
         idx.write(path, np.array([300]), dtype="u1")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_full_device_is_named():
+    with pytest.raises(OSError, match="No space") as raised:
+        idx.write("/dev/full", ARRAY)
+    assert raised.value.filename == "/dev/full"
+
+
 def test_a_private_file_is_replaced_by_one_that_was_never_public(tmp_path, monkeypatch):
     path = tmp_path / "x"
     idx.write(path, ARRAY)
