@@ -7,16 +7,14 @@ import numpy as np
 from nn_reference._arrays import Array
 from nn_reference.loss import reduce, spread
 from nn_reference.nll import NLLLoss, class_axis, weigh
-from nn_reference.softmax import exponentials
+from nn_reference.softmax import exponentials, others
 
 
 class Cache(NamedTuple):
     """What backward needs. C is the number of classes, on axis ``axis``; * stands for the other axes of x."""
 
     probabilities: Array  # (*, C, *), the softmax of the scores
-    labels: Array | None  # (*, 1, *), when targets are class indices
-    row_weight: Array | None  # (*, 1, *), the weight of each item's label, 0 where ignored
-    soft: Array | None  # (*, C, *), weighted class probabilities, or the part that label smoothing adds
+    target: Array  # (*, C, *), how much -log p of each class counts: smoothed, weighted, 0 where ignored
     axis: int
     reduction: str
     divisor: Any  # what "mean" divides by
@@ -48,50 +46,48 @@ def forward(
     minus_log_p = np.log1p(rest) - shifted
     class_weight = np.ones(x.shape[axis], x.dtype) if weight is None else weight.astype(x.dtype)
     class_weight = class_weight.reshape(-1, *(1,) * (x.ndim - 1 - axis))  # (C, 1, ...)
-    smooth = label_smoothing / x.shape[axis]
+    smooth = label_smoothing / x.shape[axis] * class_weight
 
     if np.issubdtype(target.dtype, np.inexact):
-        soft = (target * (1 - label_smoothing) + smooth) * class_weight
-        losses = (soft * minus_log_p).sum(axis)
-        return reduce(losses, reduction), Cache(p, None, None, soft, axis, reduction, losses.size)
-
-    labels, row_weight = weigh(x, target, weight, ignore_index)
-    divisor = row_weight.sum()
-    row_weight *= 1 - label_smoothing
-    losses = row_weight * np.take_along_axis(minus_log_p, labels, axis)
-    soft = None
-    if label_smoothing:
-        soft = smooth * class_weight * np.expand_dims(target != ignore_index, axis)
-        losses += (soft * minus_log_p).sum(axis, keepdims=True)
-    cache = Cache(p, labels, row_weight, soft, axis, reduction, divisor)
-    return reduce(losses.squeeze(axis), reduction, divisor), cache
+        t = (target * (1 - label_smoothing)).astype(x.dtype, copy=False) * class_weight + smooth
+        divisor: Any = t.size // x.shape[axis]
+    else:
+        labels, row_weight = weigh(x, target, weight, ignore_index)
+        t = np.zeros_like(x)
+        np.put_along_axis(t, labels, row_weight * (1 - label_smoothing), axis)
+        if label_smoothing:
+            t += smooth * np.expand_dims(target != ignore_index, axis)
+        divisor = row_weight.sum()
+    losses = np.multiply(t, minus_log_p, out=np.zeros_like(x), where=t != 0)  # 0 log 0 is 0
+    return reduce(losses.sum(axis), reduction, divisor), Cache(p, t, axis, reduction, divisor)
 
 
 def backward(cache: Cache, grad_loss: Array) -> Array:
-    """Return ``grad_x``, in the shape of x.
+    """Return ``grad_x``.
 
-    For one item with label k, ``loss = log(sum_j exp(x_j)) - x_k``, so
+        grad_loss  a scalar, or with reduction "none" (N, d1, ...)
+        grad_x     (N, C, d1, ...) or (C,)
 
-        dloss/dx_j = p_j - [j = k]
+    For one item with the target t (weights and smoothing included; for a label k it is 0 but at k) and its
+    sum T, ``loss = sum_i t_i (log(sum_j exp(x_j)) - x_i)``, so
+
+        dloss/dx_j = T p_j - t_j            (p_j - [j = k] for a label without weight)
 
     Written like this, the entry of the label is p_k - 1, and in floating point that is wrong as soon as the
-    network is good: p_k is rounded to a multiple of u near 1 (u = 2^-24 in float32), so a true value of -1e-6
-    comes out with a relative error of up to 6 %, and one of -1e-8 as 0. But the probabilities sum to 1, so
+    network is good: p_k is rounded to a multiple of u below 1 (u = 2^-24 in float32), by at most u / 2, so a
+    true value of -1e-6 comes out with a relative error of up to 3 %, and one of -1e-8 as 0. But the
+    probabilities sum to 1, so ``t_j = t_j p_j + t_j sum over i != j of p_i``, and
 
-        dloss/dx_k = p_k - 1 = -sum of p_j over j != k
+        dloss/dx_j = p_j (sum over i != j of t_i) - t_j (sum over i != j of p_i)
 
-    which has no cancellation: every term has the same sign and is accurate. That is what is computed here. It
-    is not needed for soft targets t (with T their sum), where ``dloss/dx_j = T p_j - t_j`` is zero at a
-    minimum inside. Source: Bishop (2006), section 4.3.4, for the derivative.
+    For a label k one of the two terms is 0 and the other has no cancellation: it is a sum of terms of one
+    sign, each accurate. For soft targets the terms cancel only near ``p = t / T``, where the gradient is zero
+    indeed; if the target is nearly all on one class, both terms are small. Source: Bishop (2006), section
+    4.3.4, for the derivative.
     """
-    p, labels, row_weight, soft, axis, reduction, divisor = cache
-    grad = np.zeros_like(p) if labels is None else p.copy()
-    if labels is not None:
-        np.put_along_axis(grad, labels, 0, axis)
-        np.put_along_axis(grad, labels, -grad.sum(axis, keepdims=True), axis)
-        grad *= row_weight
-    if soft is not None:
-        grad += p * soft.sum(axis, keepdims=True) - soft
+    p, t, axis, reduction, divisor = cache
+    grad = p * others(t, axis)
+    grad -= t * others(p, axis)
     per_item = spread(grad_loss, reduction, divisor)
     grad *= np.expand_dims(per_item, axis) if reduction == "none" else per_item
     return grad

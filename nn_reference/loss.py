@@ -24,9 +24,12 @@ def reduce(losses: Array, reduction: str, count: Any = None) -> Array:
 def spread(grad_loss: Array, reduction: str, count: Any) -> Array:
     """Return the gradient of each loss before the reduction, which broadcasts against the losses.
 
-    The derivative of a sum with respect to each term is 1, of the mean 1 / count.
+    The derivative of a sum with respect to each term is 1, of the mean 1 / count (of no losses 0, as in
+    PyTorch).
     """
-    return divide(grad_loss, count) if reduction == "mean" else grad_loss
+    if reduction == "mean":
+        return divide(grad_loss, count) if count else np.zeros_like(grad_loss)
+    return grad_loss
 
 
 def divide(a: Array, count: Any) -> Array:

@@ -47,7 +47,8 @@ def forward(
     """
     axis = class_axis(x)
     labels, row_weight = weigh(x, target, weight, ignore_index)
-    losses = (-row_weight * np.take_along_axis(x, labels, axis)).squeeze(axis)
+    log_p = np.where(row_weight == 0, 0, np.take_along_axis(x, labels, axis))  # an ignored one may be -inf
+    losses = (-row_weight * log_p).squeeze(axis)
     cache = Cache(x.shape, labels, row_weight, axis, reduction, row_weight.sum())
     return reduce(losses, reduction, cache.divisor), cache
 
@@ -89,8 +90,8 @@ class NLLLoss(Loss):
     def _check(self, x: Array, target: Array) -> None:
         """Raise unless there is a class for each item of x, and a weight for each class."""
         name, axis = type(self).__name__, class_axis(x)
-        if x.ndim == 0:
-            raise ValueError(f"{name}: input has shape (), expected (N, C, ...) or (C,)")
+        if x.ndim == 0 or not x.shape[axis]:
+            raise ValueError(f"{name}: input has shape {x.shape}, expected (N, C, ...) or (C,)")
         if self.weight is not None and self.weight.shape != (x.shape[axis],):
             raise ValueError(f"{name}: weight has shape {self.weight.shape}, expected ({x.shape[axis]},)")
         if not isinstance(target, np.ndarray | np.integer) or not np.issubdtype(target.dtype, np.integer):

@@ -14,15 +14,32 @@ def exponentials(x: Array, axis: int) -> tuple[Array, Array, Array]:
     Subtracting the maximum changes no probability, since exp(x - m) / sum exp(x - m) = exp(x) / sum exp(x),
     and no exponential overflows. The largest term is then exactly 1, and ``rest`` is the sum of all the
     others. Kept apart, it stays accurate when it is far below the rounding error of 1: log(sum(e)) is
-    ``log1p(rest)``, and the probability of all but the likeliest class is ``rest / (1 + rest)``.
+    ``log1p(rest)``, and the probability of all but the likeliest class is ``rest / (1 + rest)``. If the
+    maximum is infinite or nan, so are (as nan) all three, along the axis.
     """
+    if not x.shape[axis]:
+        return x.copy(), x.copy(), x.sum(axis, keepdims=True)
     top = np.expand_dims(x.argmax(axis), axis)
     shifted = x - np.take_along_axis(x, top, axis)
     e = np.exp(shifted)
+    largest = np.take_along_axis(e, top, axis)  # 1, or nan
     np.put_along_axis(e, top, 0, axis)
-    rest = e.sum(axis, keepdims=True)
-    np.put_along_axis(e, top, 1, axis)
+    rest = e.sum(axis, keepdims=True) + (largest - 1)
+    np.put_along_axis(e, top, largest, axis)
     return shifted, e, rest
+
+
+def others(a: Array, axis: int) -> Array:
+    """Return for each a_j >= 0 the sum of all a_i but itself, along the axis, in the shape of a.
+
+    For the largest a_j it is added up. For any other, ``sum(a) - a_j`` is as good: at least half is left.
+    """
+    top = np.expand_dims(a.argmax(axis), axis)
+    rest = a.copy()
+    np.put_along_axis(rest, top, 0, axis)
+    result = a.sum(axis, keepdims=True) - a
+    np.put_along_axis(result, top, rest.sum(axis, keepdims=True), axis)
+    return result
 
 
 def forward(x: Array, dim: int) -> tuple[Array, Cache]:

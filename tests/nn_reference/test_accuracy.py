@@ -66,6 +66,25 @@ def test_a_tiny_loss_is_not_rounded_to_zero():
     assert torch.nn.functional.cross_entropy(torch.from_numpy(x), torch.tensor([0])) == 0.0
 
 
+def test_a_soft_target_near_one_class_does_not_cancel():
+    """One-hot probabilities give the gradient of the label; nearly one-hot ones that of longdouble."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 10)).astype(np.float32)
+    labels = rng.integers(0, 10, 64)
+    x[np.arange(64), labels] += np.float32(16)
+    criterion = nn.CrossEntropyLoss()
+    one_hot = np.eye(10, dtype=np.float32)[labels]
+    criterion(x, one_hot)
+    found = criterion.backward()
+    criterion(x, labels)
+    np.testing.assert_allclose(found, criterion.backward(), rtol=20 * 2**-24)
+    nearly = np.where(one_hot > 0, np.float32(1), np.float32(1e-9))
+    criterion(x, nearly)
+    found = criterion.backward()
+    criterion(x.astype(np.longdouble), nearly.astype(np.longdouble))
+    np.testing.assert_allclose(found, criterion.backward(), rtol=60 * 2**-24)
+
+
 # -- the normal distribution ----------------------------------------------------------------------
 
 

@@ -159,7 +159,7 @@ MUTANTS = [
         "CrossEntropyLoss",
         cross_entropy,
         "smoothing in the forward only",
-        with_cache(cross_entropy, soft=None),
+        lambda c, g: right[cross_entropy](_without_smoothing(c), g),
     ),
     ("CrossEntropyLoss-probabilities", cross_entropy, "no 1/N", with_cache(cross_entropy, divisor=1.0)),
     ("NLLLoss", nll, "weights not in the normaliser", lambda c, g: right[nll](_count_rows(c), g)),
@@ -177,6 +177,13 @@ MUTANTS = [
 def _mean_weight(cache, grad_y, *args):
     grad_x, grad_weight, grad_bias = right[linear](cache, grad_y, *args)
     return grad_x, grad_weight / max(1, grad_y.size // grad_y.shape[-1]), grad_bias
+
+
+def _without_smoothing(cache):
+    top = np.expand_dims(cache.target.argmax(cache.axis), cache.axis)
+    hard = np.zeros_like(cache.target)
+    np.put_along_axis(hard, top, cache.target.sum(cache.axis, keepdims=True), cache.axis)
+    return cache._replace(target=hard)
 
 
 def _count_rows(cache):

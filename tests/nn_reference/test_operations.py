@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nn_checks import (
@@ -173,3 +174,31 @@ def test_backward_of_a_mean_starts_from_one(operation):
         np.testing.assert_array_equal(from_default, example.ours.backward(1.0))
 
     run()
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "NLLLoss"])
+def test_an_ignored_item_may_hold_infinity(name):
+    x = np.array([[-np.inf, 0.0, 1.0], [0.0, 1.0, 2.0]])
+    labels = np.array([-100, 1])
+    ours, theirs = getattr(nn, name)(), getattr(torch.nn, name)()
+    t = torch.from_numpy(x).requires_grad_()
+    loss = theirs(t, torch.from_numpy(labels))
+    loss.backward()
+    assert ours(x, labels) == pytest.approx(loss.item(), rel=1e-15)
+    np.testing.assert_allclose(ours.backward(), t.grad, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "NLLLoss"])
+def test_a_mean_over_ignored_items_only_has_no_gradient(name):
+    ours = getattr(nn, name)()
+    assert np.isnan(ours(np.ones((2, 3)), np.array([-100, -100])))
+    np.testing.assert_array_equal(ours.backward(), np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("module", [nn.Softmax(0), nn.LogSoftmax(0)], ids=repr)
+def test_divergence_is_not_hidden(module):
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(module(np.array([np.inf, 0.0, 0.0]))).all()
+        criterion = nn.CrossEntropyLoss()
+        assert np.isnan(criterion(np.array([np.inf, 0.0, 0.0]), np.array(1)))
+        assert np.isnan(criterion.backward()).all()
