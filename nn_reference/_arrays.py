@@ -16,6 +16,11 @@ def check_floating(owner: str, name: str, x: object) -> None:
         raise TypeError(f"{owner}: {name} is {x.dtype}, expected floating point, as x.astype(np.float32)")
 
 
+def plain(value: Any) -> Any:
+    """Return a NumPy number as Python's: a np.float64 would turn float32 arithmetic into float64."""
+    return float(value) if isinstance(value, np.generic | np.ndarray) else value
+
+
 def check_choice(owner: str, name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:

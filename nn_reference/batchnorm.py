@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nn_reference._arrays import Array
+from nn_reference._arrays import Array, plain
 from nn_reference.layer import Layer
 from nn_reference.module import Parameter
 
@@ -16,9 +16,7 @@ class Cache(NamedTuple):
     normalised: Array  # x^ in the shape of x
     inverse_std: Array
     weight: Array | None  # (C,)
-    mean: Array
-    var: Array  # the biased variance
-    of_batch: bool  # whether mean and var are those of x, so that they change with it
+    of_batch: bool  # whether mean and variance are those of x, so that they change with it
 
 
 def forward(
@@ -27,7 +25,7 @@ def forward(
     bias: Array | None = None,
     eps: float = 1e-5,
     running: tuple[Array, Array] | None = None,
-) -> tuple[Array, Cache]:
+) -> tuple[Array, Cache, tuple[Array, Array]]:
     """Compute ``y = weight x^ + bias`` with ``x^ = (x - mean) / sqrt(var + eps)``, channel by channel.
 
         x             (N, C, *)
@@ -35,7 +33,7 @@ def forward(
         y             (N, C, *)
 
     mean and var (divided by n, not n - 1) are taken over all axes but C; or, in evaluation, they are the two
-    arrays (C,) of ``running``.
+    arrays (C,) of ``running``. They are returned last, with the shape (1, C, 1, ...).
     """
     if running is None:
         axes = (0, *range(2, x.ndim))
@@ -50,7 +48,7 @@ def forward(
     y = normalised if weight is None else normalised * _per_channel(weight, x.ndim)
     if bias is not None:
         y = y + _per_channel(bias, x.ndim)
-    return y, Cache(normalised, inverse_std, weight, mean, var, running is None)
+    return y, Cache(normalised, inverse_std, weight, running is None), (mean, var)
 
 
 def backward(cache: Cache, grad_y: Array) -> tuple[Array, Array, Array]:
@@ -75,7 +73,7 @@ def backward(cache: Cache, grad_y: Array) -> tuple[Array, Array, Array]:
     So the gradient loses what would only move or scale the whole channel, because the normalisation undoes
     that. Source: Ioffe and Szegedy (2015), section 3.
     """
-    normalised, inverse_std, weight, _, _, of_batch = cache
+    normalised, inverse_std, weight, of_batch = cache
     axes = (0, *range(2, grad_y.ndim))
     grad_bias = grad_y.sum(axes)
     grad_weight = (grad_y * normalised).sum(axes)
@@ -114,7 +112,7 @@ class _BatchNorm(Layer):
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.num_features, self.eps, self.momentum = num_features, plain(eps), plain(momentum)
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_features, dtype)) if affine and bias else None
@@ -131,15 +129,15 @@ class _BatchNorm(Layer):
         weight = None if self.weight is None else self.weight.data
         bias = None if self.bias is None else self.bias.data
         if not self.training and self.running_mean is not None and self.running_var is not None:
-            return forward(x, weight, bias, self.eps, (self.running_mean, self.running_var))
+            return forward(x, weight, bias, self.eps, (self.running_mean, self.running_var))[:2]
         n = x.size // self.num_features
         if n < 2:
             raise ValueError(
                 f"{name}: input has shape {x.shape}, a batch's variance needs two values per channel"
             )
-        y, cache = forward(x, weight, bias, self.eps)
+        y, cache, (mean, var) = forward(x, weight, bias, self.eps)
         if self.training:
-            self._track(cache.mean.reshape(-1), cache.var.reshape(-1) * (n / (n - 1)))
+            self._track(mean.reshape(-1), var.reshape(-1) * (n / (n - 1)))
         return y, cache
 
     def _track(self, mean: Array, unbiased_var: Array) -> None:

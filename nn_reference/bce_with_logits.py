@@ -38,7 +38,8 @@ def forward(
 
     x and the targets t, from 0 to 1, have one shape, to which ``weight`` and ``pos_weight`` broadcast.
     """
-    yes, no = target, 1 - target
+    yes = target.astype(x.dtype, copy=False)
+    no = 1 - yes
     if pos_weight is not None:
         yes = yes * pos_weight.astype(x.dtype)
     if weight is not None:

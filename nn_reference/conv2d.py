@@ -47,7 +47,7 @@ def forward(
     kernels = np.ascontiguousarray(kernels.transpose(3, 4, 0, 1, 2))
     y = np.zeros((*images, groups, out_channels // groups, rows * columns), x.dtype)
     for i, j, window in windows.slices(padded.shape):
-        y += kernels[i, j] @ padded[window].reshape(*images, groups, in_channels, -1)
+        y += kernels[i, j] @ padded[window].reshape(*images, groups, in_channels, rows * columns)
     y = y.reshape(*images, out_channels, rows, columns)
     if bias is not None:
         y += bias[:, None, None]
@@ -71,16 +71,19 @@ def backward(cache: Cache, grad_y: Array, need_grad_x: bool = True) -> tuple[Arr
     images, (*_, groups, out_channels, in_channels) = x_shape[:-3], kernels.shape
     over_images = tuple(range(len(images)))
     grad_bias = grad_y.sum((*over_images, -2, -1))
-    grad_rows = grad_y.reshape(*images, groups, out_channels, -1)
+    pixels = grad_y.shape[-2] * grad_y.shape[-1]
+    grad_rows = grad_y.reshape(*images, groups, out_channels, pixels)
     grad_kernels = np.empty_like(kernels, grad_y.dtype)
     grad_padded = np.zeros_like(padded, grad_y.dtype) if need_grad_x else None
     for i, j, window in windows.slices(padded.shape):
-        x_ij = padded[window].reshape(*images, groups, in_channels, -1)
+        x_ij = padded[window].reshape(*images, groups, in_channels, pixels)
         (grad_rows @ x_ij.swapaxes(-1, -2)).sum(over_images, out=grad_kernels[i, j])
         if grad_padded is not None:
             grad_x_ij = kernels[i, j].swapaxes(-1, -2) @ grad_rows
             grad_padded[window] += grad_x_ij.reshape(padded[window].shape)
-    grad_weight = grad_kernels.transpose(2, 3, 4, 0, 1).reshape(-1, in_channels, *windows.kernel)
+    grad_weight = grad_kernels.transpose(2, 3, 4, 0, 1).reshape(
+        groups * out_channels, in_channels, *windows.kernel
+    )
     grad_x = None if grad_padded is None else windows.crop(grad_padded).reshape(x_shape)
     return grad_x, grad_weight, grad_bias
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nn_reference._arrays import Array
+from nn_reference._arrays import Array, plain
 from nn_reference.loss import reduce, spread
 from nn_reference.nll import NLLLoss, class_axis, weigh
 from nn_reference.softmax import exponentials, others
@@ -107,7 +107,7 @@ class CrossEntropyLoss(NLLLoss):
         super().__init__(weight, ignore_index=ignore_index, reduction=reduction)
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f"CrossEntropyLoss: label_smoothing={label_smoothing}, expected 0 to 1")
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = plain(label_smoothing)
 
     def _forward(self, x: Array, target: Array) -> tuple[Array, Cache]:
         self._check(x, target)

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from nn_reference._arrays import Array, refuse
+from nn_reference._arrays import Array, plain, refuse
 from nn_reference.layer import Layer
 
 
@@ -45,7 +45,7 @@ class Dropout(Layer):
         refuse("Dropout", inplace=inplace)
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p={p}, expected a probability from 0 to 1")
-        self.p = p
+        self.p = plain(p)
         self.generator = generator or np.random.default_rng()
 
     def _forward(self, x: Array) -> tuple[Array, Array | None]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nn_reference._arrays import Array, refuse
+from nn_reference._arrays import Array, plain, refuse
 from nn_reference.layer import Layer
 
 Cache = tuple[Array, float]
@@ -31,7 +31,7 @@ class ELU(Layer):
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         refuse("ELU", inplace=inplace)
-        self.alpha = alpha
+        self.alpha = plain(alpha)
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:
         return forward(x, self.alpha)

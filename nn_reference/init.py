@@ -123,7 +123,9 @@ def reset_affine(weight: Parameter, bias: Parameter | None, generator: G = None)
     The weight's bound is written there as Kaiming's with a = sqrt(5), which is the same number.
     """
     generator = generator or np.random.default_rng()
-    kaiming_uniform_(weight, math.sqrt(5), generator=generator)
+    fan_in = fans(weight.shape)[0]
+    if weight.data.size:
+        kaiming_uniform_(weight, math.sqrt(5), generator=generator)
     if bias is not None:
-        bound = 1 / math.sqrt(fans(weight.shape)[0])
+        bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
         uniform_(bias, -bound, bound, generator)

@@ -59,10 +59,8 @@ class Layer(Module):
     the parameters themselves: between a forward and its backward they must not change.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._pending: list[Pending] | None = None  # None: never called; []: all gone back
-        self._pending_of: object | None = None  # the forward they belong to
+    _pending: list[Pending] | None = None  # None: never called; []: all gone back
+    _pending_of: object | None = None  # the forward they belong to
 
     def _forward(self, *inputs: Any, **kwargs: Any) -> tuple[Array, Any]:
         raise NotImplementedError
@@ -70,13 +68,20 @@ class Layer(Module):
     def _backward(self, cache: Any, grad_y: Array, need_grad_x: bool) -> Array | None:
         raise NotImplementedError
 
-    def forward(self, *inputs: Any, **kwargs: Any) -> Array:
+    def forward(self, input: Array, *others: Any) -> Array:
         """Compute the output and remember what `backward` needs.
 
-        Raises TypeError for an input that is not floating point, or not of the parameters' dtype.
+        An output that is part of what is remembered cannot be written into. Raises TypeError for an input
+        that is not floating point, or not of the parameters' dtype.
         """
-        self._check_input(inputs[0])
+        self._check_input(input)
+        inputs = (input, *others)
         y, cache = self._forward(*inputs)
+        y = np.asarray(y)
+        if y.dtype != input.dtype:
+            raise TypeError(f"{type(self).__name__}: output is {y.dtype} but the input is {input.dtype}")
+        if state.grad_enabled and _shares_memory(y, cache):
+            y.flags.writeable = False
         calls = [tape.record(self, inputs, y, cache) for tape in state.tapes if self in tape]
         if self._pending is None or state.forward is None or self._pending_of is not state.forward:
             self._pending, self._pending_of = [], state.forward
@@ -98,6 +103,7 @@ class Layer(Module):
             shapes = f"gradient is {grad_output.shape}, the output was {pending.output_shape}"
             raise ValueError(f"{name}.backward: {shapes}")
         grad_input = self._backward(pending.cache, grad_output, input_grad)
+        grad_input = None if grad_input is None else np.asarray(grad_input)
         for call in pending.calls:
             call.grad_output, call.grad_input = grad_output, grad_input
         if self._pending:
@@ -109,7 +115,10 @@ class Layer(Module):
             return self._pending[-1]
         reason = "called before forward"
         if self._pending is not None:
-            reason = "called twice for one forward, or the forward ran under no_grad"
+            reason = (
+                "called twice for one forward, or the forward ran under no_grad, or a later forward dropped "
+                "it (then make both calls within one module)"
+            )
         raise RuntimeError(f"{type(self).__name__}.backward: {reason}")
 
     def _check_input(self, x: Array) -> None:
@@ -119,6 +128,12 @@ class Layer(Module):
             if parameter.dtype != x.dtype:
                 dtypes = f"input is {x.dtype} but {key} is {parameter.dtype}"
                 raise TypeError(f"{name}: {dtypes}; use x.astype or network.to(dtype)")
+
+
+def _shares_memory(y: Array, cache: Any) -> bool:
+    if isinstance(cache, tuple):
+        return any(_shares_memory(y, part) for part in cache)
+    return isinstance(cache, np.ndarray) and np.may_share_memory(y, cache)
 
 
 class Tape:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nn_reference._arrays import Array, refuse
+from nn_reference._arrays import Array, plain, refuse
 from nn_reference.layer import Layer
 
 Cache = tuple[Array, float]
@@ -31,7 +31,7 @@ class LeakyReLU(Layer):
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
         refuse("LeakyReLU", inplace=inplace)
-        self.negative_slope = negative_slope
+        self.negative_slope = plain(negative_slope)
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:
         return forward(x, self.negative_slope)

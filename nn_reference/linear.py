@@ -25,8 +25,9 @@ def forward(
 
     ``out``, if given, is a C-contiguous array that receives y.
     """
-    rows = x.reshape(-1, weight.shape[1])  # (N, in)
-    y = np.matmul(rows, weight.T, out=None if out is None else out.reshape(-1, weight.shape[0]))
+    n = math.prod(x.shape[:-1])
+    rows = x.reshape(n, weight.shape[1])  # (N, in)
+    y = np.matmul(rows, weight.T, out=None if out is None else out.reshape(n, weight.shape[0]))
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0]), (x, weight)
@@ -57,15 +58,16 @@ def backward(
     """
     x, weight = cache
     out_features, in_features = weight.shape
-    rows = x.reshape(-1, in_features)  # (N, in)
-    grad_rows = grad_y.reshape(-1, out_features)  # (N, out)
+    n = math.prod(x.shape[:-1])
+    rows = x.reshape(n, in_features)  # (N, in)
+    grad_rows = grad_y.reshape(n, out_features)  # (N, out)
     out_x, out_weight, out_bias = out
     grad_weight = np.matmul(grad_rows.T, rows, out=out_weight)
     grad_bias = sum_rows(grad_rows, out_bias)
     if not need_grad_x:
         return None, grad_weight, grad_bias
     if out_x is not None:
-        out_x = out_x.reshape(-1, in_features)
+        out_x = out_x.reshape(n, in_features)
     return np.matmul(grad_rows, weight, out=out_x).reshape(x.shape), grad_weight, grad_bias
 
 
@@ -76,7 +78,7 @@ def sum_rows(a: Array, out: Array | None = None) -> Array:
     """
     block = max(1, math.isqrt(len(a)))
     blocks, rest = divmod(len(a), block)
-    ones = np.ones(len(a), a.dtype)
+    ones = np.ones(max(block, blocks), a.dtype)
     sums = ones[:block] @ a[: block * blocks].reshape(blocks, block, a.shape[1])  # (blocks, M)
     total = np.matmul(ones[:blocks], sums, out=out)
     if rest:

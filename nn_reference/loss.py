@@ -46,6 +46,10 @@ class Loss(Layer):
         check_choice(type(self).__name__, "reduction", reduction, ("none", "mean", "sum"))
         self.reduction = reduction
 
+    def forward(self, input: Array, target: Any) -> Array:
+        """Compute the loss and remember what `backward` needs."""
+        return super().forward(input, target)[()]
+
     def backward(self, grad_output: npt.ArrayLike | None = None, input_grad: bool = True) -> Array | None:
         """Return the gradient with respect to the input, in its shape and dtype.
 

@@ -88,9 +88,8 @@ class Module:
 
     _shown: tuple[str, ...] = ()  # the attributes that repr shows
 
-    def __init__(self) -> None:
-        self.training = True
-        self._buffers: list[str] = []
+    training = True
+    _buffers: tuple[str, ...] = ()
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Array:
         """Compute the output; call the module itself rather than this method."""
@@ -100,21 +99,21 @@ class Module:
         """Add to each parameter's gradient, and return that of the input (None if not ``input_grad``)."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
-    def __call__(self, *inputs: Any) -> Array:
+    def __call__(self, *inputs: Any, **kwargs: Any) -> Array:
         """Run `forward`. The outermost of the calls that are running marks where a new forward begins."""
         outermost = state.forward is None
         if outermost:
             state.forward = object()
         try:
-            return self.forward(*inputs)
+            return self.forward(*inputs, **kwargs)
         finally:
             if outermost:
                 state.forward = None
 
-    def register_buffer(self, name: str, value: Array | None) -> None:
+    def register_buffer(self, name: str, tensor: Array | None) -> None:
         """Set an attribute that belongs to the state but is not learnt (BatchNorm's running statistics)."""
-        setattr(self, name, value)
-        self._buffers.append(name)
+        setattr(self, name, tensor)
+        self._buffers = (*self._buffers, name)
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
         """Yield the modules directly inside this one."""

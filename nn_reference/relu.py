@@ -24,9 +24,12 @@ def backward(cache: Array, grad_y: Array, out: Array | None = None) -> Array:
 
     ``out``, if given, receives grad_x; it must not overlap grad_y.
     """
-    slope = np.greater(cache, 0, out=np.empty_like(grad_y) if out is None else out)  # 1 or 0, in their dtype
-    slope *= grad_y
-    return slope
+    grad_x = np.greater(cache, 0, out=np.empty_like(grad_y) if out is None else out)  # 1 or 0, in their dtype
+    with np.errstate(invalid="ignore"):
+        grad_x *= grad_y
+        if np.isnan(grad_x.sum()):  # 0 inf is nan, where it should be 0
+            grad_x[cache <= 0] = 0
+    return grad_x
 
 
 class ReLU(Layer):

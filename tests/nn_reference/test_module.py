@@ -309,6 +309,92 @@ def test_labels_of_any_integer_dtype(dtype):
         np.testing.assert_array_equal(criterion.backward(), grad)
 
 
+def test_an_output_that_backward_needs_cannot_be_written_into():
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    for module in (
+        nn.Tanh(),
+        nn.ReLU(),
+        nn.Sigmoid(),
+        nn.Softmax(1),
+        nn.BatchNorm1d(3, affine=False).double(),
+    ):
+        y = module(x)
+        with pytest.raises(ValueError, match="read-only"):
+            y += x
+    assert nn.Linear(3, 3).double()(x).flags.writeable
+    assert nn.Identity()(x) is x
+    assert x.flags.writeable
+
+
+def test_an_input_without_dimensions():
+    network = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Dropout(), nn.SiLU(), nn.GELU())
+    assert isinstance(network(np.array(0.5)), np.ndarray)
+    grad = network.backward(np.array(2.0))
+    assert isinstance(grad, np.ndarray)
+    assert grad.shape == ()
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs"),
+    [
+        (lambda d: nn.Dropout(np.float64(0.5)), []),
+        (lambda d: nn.ELU(np.float64(0.5)), []),
+        (lambda d: nn.LeakyReLU(np.float64(0.5)), []),
+        (lambda d: nn.BatchNorm1d(3, eps=np.float64(1e-3), momentum=np.float64(0.2)), []),
+        (lambda d: nn.CrossEntropyLoss(label_smoothing=np.float64(0.1)), [np.array([0, 1, 2, 0])]),
+        (lambda d: nn.CrossEntropyLoss(label_smoothing=np.float64(0.1)), [np.ones((4, 3), np.float16)]),
+        (lambda d: nn.BCEWithLogitsLoss(), [np.ones((4, 3), bool)]),
+        (lambda d: nn.BCEWithLogitsLoss(), [np.ones((4, 3), np.float16)]),
+    ],
+)
+def test_numbers_of_numpy_do_not_change_the_dtype(make, inputs):
+    module, x = make(None), np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    y = module(x, *inputs)
+    assert y.dtype == np.float32
+    assert module.backward(np.ones_like(y)).dtype == np.float32
+
+
+def test_an_operation_that_changes_the_dtype_is_named():
+    class Wide(nn.Layer):
+        def _forward(self, x):
+            return x * np.float64(2), None
+
+    with pytest.raises(TypeError, match="Wide: output is float64 but the input is float32"):
+        Wide()(np.ones(3, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("expression", "shape"),
+    [
+        ("Linear(3, 4)", (0, 3)),
+        ("Linear(3, 4)", (2, 0, 3)),
+        ("Linear(3, 0)", (2, 3)),
+        ("Linear(0, 3)", (2, 0)),
+        ("Conv2d(2, 4, 3)", (0, 2, 5, 5)),
+        ("MaxPool2d(2)", (0, 2, 4, 4)),
+        ("AvgPool2d(2)", (0, 2, 4, 4)),
+        ("Softmax(1)", (2, 0)),
+        ("LogSoftmax(0)", (0, 3)),
+        ("Sigmoid()", (0, 3)),
+        ("ReLU()", (0, 3)),
+        ("GELU()", (0, 3)),
+        ("Flatten()", (0, 3, 2)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_empty_batches_and_sizes(expression, shape):
+    ours, theirs = eval(expression, vars(nn)), eval(expression, vars(torch.nn))
+    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in ours.state_dict().items()})
+    t = torch.zeros(shape, requires_grad=True)
+    their_y = theirs(t)
+    their_y.backward(torch.ones_like(their_y))
+    y = ours(np.zeros(shape, np.float32))
+    np.testing.assert_array_equal(y, their_y.detach())
+    np.testing.assert_array_equal(ours.backward(np.ones_like(y)), t.grad)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        np.testing.assert_array_equal(p.grad, q.grad)
+
+
 # -- the tape -------------------------------------------------------------------------------------
 
 
@@ -324,7 +410,7 @@ def test_the_tape_names_every_value_and_gradient(x):
         assert tape[before].output is tape[after].inputs[0]
         assert tape[before].grad_output is tape[after].grad_input
     assert tape["flatten"].grad_input is grad_x
-    assert tape["loss"].output is loss
+    assert tape["loss"].output == loss
     assert tape["loss"].inputs[1] is labels
     np.testing.assert_array_equal(tape["head.0"].output, tape["relu"].output * tape["head.0"].cache)
     network(x)

@@ -202,3 +202,24 @@ def test_divergence_is_not_hidden(module):
         criterion = nn.CrossEntropyLoss()
         assert np.isnan(criterion(np.array([np.inf, 0.0, 0.0]), np.array(1)))
         assert np.isnan(criterion.backward()).all()
+
+
+@pytest.mark.parametrize("keywords", [{}, {"padding": 1}, {"stride": 1, "padding": 1, "ceil_mode": True}])
+def test_infinities_and_nan_go_where_torchs_go(keywords):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 3, 6, 7))
+    for value in (-np.inf, np.inf, np.nan):
+        x[rng.random(x.shape) < 0.2] = value
+    x[0, 0, :3, :3] = -np.inf
+    for name, args in (("MaxPool2d", (3,)), ("ReLU", ())):
+        ours, theirs = (
+            getattr(library, name)(*args, **(keywords if args else {})) for library in (nn, torch.nn)
+        )
+        x = x if args else np.nan_to_num(x)
+        t = torch.from_numpy(x).requires_grad_()
+        their_y = theirs(t)
+        y = ours(x)
+        g = np.where(rng.random(y.shape) < 0.5, np.inf, 1.0)
+        their_y.backward(torch.from_numpy(g))
+        np.testing.assert_array_equal(y, their_y.detach())
+        np.testing.assert_array_equal(ours.backward(g), t.grad)
