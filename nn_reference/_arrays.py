@@ -21,6 +21,13 @@ def plain(value: Any) -> Any:
     return float(value) if isinstance(value, np.generic | np.ndarray) else value
 
 
+def floating(owner: str, dtype: npt.DTypeLike | None) -> npt.DTypeLike:
+    """Return the dtype of a layer's parameters, float32 if None; TypeError unless it is floating point."""
+    if dtype is not None and not np.issubdtype(dtype, np.inexact):
+        raise TypeError(f"{owner}: dtype is {np.dtype(dtype)}, expected floating point")
+    return np.float32 if dtype is None else dtype
+
+
 def check_choice(owner: str, name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
@@ -30,5 +37,5 @@ def check_choice(owner: str, name: str, value: object, choices: tuple[object, ..
 def refuse(owner: str, **options: object) -> None:
     """Raise NotImplementedError naming the first option of torch that was asked for and is not here."""
     for name, value in options.items():
-        if value:
+        if value is not None and value is not False:
             raise NotImplementedError(f"{owner}: {name}={value!r} is not supported by nn_reference")

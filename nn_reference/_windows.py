@@ -7,6 +7,7 @@ slice of the input. There are only a few positions, so we loop over these and wo
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from types import EllipsisType
 
 import numpy as np
@@ -20,10 +21,10 @@ Size = int | Pair  # as in torch: one number for both axes, or (vertical, horizo
 
 def pair(owner: str, name: str, value: Size, least: int = 1) -> Pair:
     """Return ``value`` for both axes; ValueError unless it is one or two integers of at least ``least``."""
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2 or not all(isinstance(v, int) and v >= least for v in values):
+    values = (value, value) if isinstance(value, int | Integral) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, Integral) and v >= least for v in values):
         raise ValueError(f"{owner}: {name}={value!r}, expected one or two integers of at least {least}")
-    return values
+    return int(values[0]), int(values[1])
 
 
 @dataclass(frozen=True)

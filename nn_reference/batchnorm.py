@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nn_reference._arrays import Array, plain
+from nn_reference._arrays import Array, floating, plain, refuse
 from nn_reference.layer import Layer
 from nn_reference.module import Parameter
 
@@ -109,9 +109,12 @@ class _BatchNorm(Layer):
         track_running_stats: bool = True,
         *,
         bias: bool = True,
-        dtype: npt.DTypeLike = np.float32,
+        device: None = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__()
+        refuse(type(self).__name__, device=device)
+        dtype = floating(type(self).__name__, dtype)
         self.num_features, self.eps, self.momentum = num_features, plain(eps), plain(momentum)
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None

@@ -70,8 +70,8 @@ class BCEWithLogitsLoss(Loss):
         self, weight: Array | None = None, *, reduction: str = "mean", pos_weight: Array | None = None
     ) -> None:
         super().__init__(reduction)
-        self.register_buffer("weight", weight)
-        self.register_buffer("pos_weight", pos_weight)
+        self._register("weight", weight)
+        self._register("pos_weight", pos_weight)
 
     def _forward(self, x: Array, target: Array) -> tuple[Array, Cache]:
         self._check_same(x, target)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nn_reference import init
-from nn_reference._arrays import Array, check_choice, refuse
+from nn_reference._arrays import Array, check_choice, floating, refuse
 from nn_reference._windows import Pair, Size, Windows, pair
 from nn_reference.layer import Layer
 from nn_reference.module import Parameter
@@ -103,11 +103,13 @@ class Conv2d(Layer):
         bias: bool = True,
         padding_mode: str = "zeros",
         *,
-        dtype: npt.DTypeLike = np.float32,
+        device: None = None,
+        dtype: npt.DTypeLike | None = None,
         generator: init.Generator | None = None,
     ) -> None:
         super().__init__()
-        refuse("Conv2d", padding_mode=padding_mode if padding_mode != "zeros" else None)
+        refuse("Conv2d", padding_mode=padding_mode if padding_mode != "zeros" else None, device=device)
+        dtype = floating("Conv2d", dtype)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"Conv2d: {groups=} does not divide both {in_channels=} and {out_channels=}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups

@@ -29,41 +29,41 @@ _GAINS = dict.fromkeys(["linear", *_CONVOLUTIONS, "sigmoid"], 1.0)
 _GAINS |= {"tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
 
-def _array(target: Array | Parameter) -> Array:
-    return target.data if isinstance(target, Parameter) else target
+def _array(tensor: Array | Parameter) -> Array:
+    return tensor.data if isinstance(tensor, Parameter) else tensor
 
 
-def uniform_(target: Target, a: float = 0.0, b: float = 1.0, generator: G = None) -> Target:
+def uniform_(tensor: Target, a: float = 0.0, b: float = 1.0, generator: G = None) -> Target:
     """Draw from the uniform distribution on [a, b)."""
-    array = _array(target)
+    array = _array(tensor)
     if isinstance(generator, torch_random.Generator):
         array[...] = generator.uniform(a, b, array.shape, array.dtype)
     else:
         array[...] = (generator or np.random.default_rng()).uniform(a, b, array.shape)
-    return target
+    return tensor
 
 
-def normal_(target: Target, mean: float = 0.0, std: float = 1.0, generator: G = None) -> Target:
+def normal_(tensor: Target, mean: float = 0.0, std: float = 1.0, generator: G = None) -> Target:
     """Draw from the normal distribution."""
-    array = _array(target)
+    array = _array(tensor)
     array[...] = (generator or np.random.default_rng()).normal(mean, std, array.shape)
-    return target
+    return tensor
 
 
-def constant_(target: Target, val: float) -> Target:
+def constant_(tensor: Target, val: float) -> Target:
     """Set every element to ``val``."""
-    _array(target)[...] = val
-    return target
+    _array(tensor)[...] = val
+    return tensor
 
 
-def zeros_(target: Target) -> Target:
+def zeros_(tensor: Target) -> Target:
     """Set every element to 0."""
-    return constant_(target, 0.0)
+    return constant_(tensor, 0.0)
 
 
-def ones_(target: Target) -> Target:
+def ones_(tensor: Target) -> Target:
     """Set every element to 1."""
-    return constant_(target, 1.0)
+    return constant_(tensor, 1.0)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -85,36 +85,36 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * receptive_field, shape[0] * receptive_field
 
 
-def xavier_uniform_(target: Target, gain: float = 1.0, generator: G = None) -> Target:
+def xavier_uniform_(tensor: Target, gain: float = 1.0, generator: G = None) -> Target:
     """Draw uniformly with variance gain^2 2 / (fan_in + fan_out)."""
-    bound = math.sqrt(3) * gain * math.sqrt(2 / sum(fans(target.shape)))
-    return uniform_(target, -bound, bound, generator)
+    bound = math.sqrt(3) * gain * math.sqrt(2 / sum(fans(tensor.shape)))
+    return uniform_(tensor, -bound, bound, generator)
 
 
-def xavier_normal_(target: Target, gain: float = 1.0, generator: G = None) -> Target:
+def xavier_normal_(tensor: Target, gain: float = 1.0, generator: G = None) -> Target:
     """Draw normally with variance gain^2 2 / (fan_in + fan_out)."""
-    return normal_(target, 0.0, gain * math.sqrt(2 / sum(fans(target.shape))), generator)
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor.shape))), generator)
 
 
-def _kaiming_std(target: Array | Parameter, a: float, mode: str, nonlinearity: str) -> float:
+def _kaiming_std(tensor: Array | Parameter, a: float, mode: str, nonlinearity: str) -> float:
     check_choice("kaiming", "mode", mode, ("fan_in", "fan_out"))
-    fan_in, fan_out = fans(target.shape)
+    fan_in, fan_out = fans(tensor.shape)
     return calculate_gain(nonlinearity, a) / math.sqrt(fan_in if mode == "fan_in" else fan_out)
 
 
 def kaiming_uniform_(
-    target: Target, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: G = None
+    tensor: Target, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: G = None
 ) -> Target:
     """Draw uniformly with variance gain^2 / fan; ``a`` is the negative slope of a leaky ReLU."""
-    bound = math.sqrt(3.0) * _kaiming_std(target, a, mode, nonlinearity)
-    return uniform_(target, -bound, bound, generator)
+    bound = math.sqrt(3.0) * _kaiming_std(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator)
 
 
 def kaiming_normal_(
-    target: Target, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: G = None
+    tensor: Target, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: G = None
 ) -> Target:
     """Draw normally with variance gain^2 / fan; ``a`` is the negative slope of a leaky ReLU."""
-    return normal_(target, 0.0, _kaiming_std(target, a, mode, nonlinearity), generator)
+    return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
 
 def reset_affine(weight: Parameter, bias: Parameter | None, generator: G = None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nn_reference import init
-from nn_reference._arrays import Array
+from nn_reference._arrays import Array, floating, refuse
 from nn_reference.layer import Layer
 from nn_reference.module import Parameter
 
@@ -97,10 +97,13 @@ class Linear(Layer):
         out_features: int,
         bias: bool = True,
         *,
-        dtype: npt.DTypeLike = np.float32,
+        device: None = None,
+        dtype: npt.DTypeLike | None = None,
         generator: init.Generator | None = None,
     ) -> None:
         super().__init__()
+        refuse("Linear", device=device)
+        dtype = floating("Linear", dtype)
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(np.empty((out_features, in_features), dtype))
         self.bias = Parameter(np.empty(out_features, dtype)) if bias else None
@@ -112,8 +115,7 @@ class Linear(Layer):
         return forward(x, self.weight.data, None if self.bias is None else self.bias.data)
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array | None:
-        out = (None, self.weight.grad_out, None if self.bias is None else self.bias.grad_out)
-        grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x, out)
+        grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x)
         self.weight.accumulate(grad_weight)
         if self.bias is not None:
             self.bias.accumulate(grad_bias)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nn_reference._arrays import Array, check_choice
+from nn_reference._arrays import Array, check_choice, check_floating
 from nn_reference.layer import Layer
 
 
@@ -64,6 +64,12 @@ class Loss(Layer):
                 )
             grad_output = 1
         return super().backward(np.asarray(grad_output, pending.output_dtype), input_grad)
+
+    def _register(self, name: str, weight: Any) -> None:
+        """Keep a weight as a buffer; TypeError unless it is None or an array of floating-point numbers."""
+        if weight is not None:
+            check_floating(type(self).__name__, name, weight)
+        self.register_buffer(name, weight)
 
     def _check_same(self, x: Array, target: Any) -> None:
         """Raise unless ``target`` has the shape of ``x`` and would not change its dtype."""

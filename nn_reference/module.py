@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -19,16 +19,14 @@ class Parameter:
 
     ``data`` is the value and ``grad`` the gradient of the loss with respect to it, of the same shape and
     dtype; ``None`` until a backward has run. Optimizers change ``data`` in place, so it may be a view: of a
-    transposed array, or of a vector that holds all parameters. ``grad_buffer``, when set, is the array into
-    which the first backward after `zero_grad` writes; without it every such backward makes a new array.
+    transposed array, or of a vector that holds all parameters.
     """
 
-    __slots__ = ("data", "grad", "grad_buffer")
+    __slots__ = ("data", "grad")
 
     def __init__(self, data: Array) -> None:
         self.data = data
         self.grad: Array | None = None
-        self.grad_buffer: Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,11 +38,6 @@ class Parameter:
         """The dtype of ``data``."""
         return self.data.dtype
 
-    @property
-    def grad_out(self) -> Array | None:
-        """Where a backward may write this gradient: `grad_buffer` while ``grad`` is empty, else None."""
-        return self.grad_buffer if self.grad is None else None
-
     def accumulate(self, grad: Array) -> None:
         """Add ``grad``, an array that nobody else holds: the first one is kept as it is."""
         if self.grad is None:
@@ -52,8 +45,10 @@ class Parameter:
         else:
             self.grad += grad
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradient."""
+        if not set_to_none:
+            raise NotImplementedError("zero_grad: set_to_none=False is not supported by nn_reference")
         self.grad = None
 
     def __repr__(self) -> str:
@@ -119,6 +114,17 @@ class Module:
         """Yield the modules directly inside this one."""
         return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
 
+    def children(self) -> Iterator["Module"]:
+        """Yield the modules directly inside this one."""
+        return (module for _, module in self.named_children())
+
+    def apply(self, fn: Callable[["Module"], Any]) -> Self:
+        """Call ``fn`` with every module inside this one and then with it; returns the module."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
     def _walk(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
         yield prefix, self
         for name, child in self.named_children():
@@ -149,6 +155,17 @@ class Module:
     def parameters(self) -> Iterator[Parameter]:
         """Yield each parameter once."""
         return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """Yield each buffer that is not None, under torch's name for it."""
+        for prefix, module in self.named_modules():
+            for name in module._buffers:
+                if getattr(module, name) is not None:
+                    yield f"{prefix}.{name}" if prefix else name, getattr(module, name)
+
+    def buffers(self) -> Iterator[Array]:
+        """Yield each buffer that is not None."""
+        return (value for _, value in self.named_buffers())
 
     def _live_state(self) -> Iterator[tuple[str, Array]]:
         """Yield torch's key and the array itself for every parameter and buffer."""
@@ -196,7 +213,6 @@ class Module:
             raise TypeError(f"{type(self).__name__}.to: dtype is {dtype}, expected floating point")
         for parameter in self.parameters():
             parameter.data = parameter.data.astype(dtype, copy=False)
-            parameter.grad_buffer = None
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.astype(dtype, copy=False)
         for module in self.modules():
@@ -224,10 +240,10 @@ class Module:
         """``train(False)``."""
         return self.train(False)
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradient of every parameter."""
         for parameter in self.parameters():
-            parameter.zero_grad()
+            parameter.zero_grad(set_to_none)
 
     def extra_repr(self) -> str:
         """Return the arguments that `repr` shows."""
@@ -254,11 +270,19 @@ class Sequential(Module):
         else:
             items = [(str(i), module) for i, module in enumerate(modules)]
         for name, module in items:
-            if not isinstance(module, Module):
-                raise TypeError(f"Sequential: {name} is a {type(module).__name__}, expected a Module")
-            if not name or "." in name or hasattr(self, name):
-                raise ValueError(f"Sequential: {name!r} cannot be the name of a module")
-            setattr(self, name, module)
+            self._add(name, module)
+
+    def _add(self, name: str, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"Sequential: {name} is a {type(module).__name__}, expected a Module")
+        if not name or "." in name or hasattr(self, name):
+            raise ValueError(f"Sequential: {name!r} cannot be the name of a module")
+        setattr(self, name, module)
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end, named by its number; returns the whole."""
+        self._add(str(len(self)), module)
+        return self
 
     def forward(self, x: Array) -> Array:
         """Run the modules in order."""

@@ -77,7 +77,7 @@ class NLLLoss(Loss):
         self, weight: Array | None = None, *, ignore_index: int = -100, reduction: str = "mean"
     ) -> None:
         super().__init__(reduction)
-        self.register_buffer("weight", weight)
+        self._register("weight", weight)
         self.ignore_index = ignore_index
 
     def _forward(self, x: Array, target: Array) -> tuple[Array, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nn_reference._arrays import Array
+from nn_reference._arrays import Array, refuse
 from nn_reference.module import Parameter
 from nn_reference.optim.optimizer import Optimizer, Params, pieces
 
@@ -79,7 +79,18 @@ class Adam(Optimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
+        ways = {
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        refuse(type(self).__name__, **ways)
         super().__init__(
             params,
             {
@@ -95,8 +106,9 @@ class Adam(Optimizer):
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         super()._check(settings)
-        if not all(0 <= beta < 1 for beta in settings["betas"]):
-            raise ValueError(f"{type(self).__name__}: betas={settings['betas']}, expected each in [0, 1)")
+        betas = settings["betas"]
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{type(self).__name__}: {betas=}, expected two numbers in [0, 1)")
 
     def _update(self, parameter: Parameter, grad: Array, settings: Mapping[str, Any]) -> None:
         names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if settings["amsgrad"] else [])]
@@ -126,16 +138,8 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        *,
-        maximize: bool = False,
+        **keywords: Any,
     ) -> None:
         super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            maximize=maximize,
-            decoupled_weight_decay=True,
+            params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True, **keywords
         )

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nn_reference._arrays import check_choice
+from nn_reference._arrays import check_choice, refuse
 from nn_reference.optim.optimizer import Optimizer
 
 Group = dict[str, Any]
@@ -21,7 +21,8 @@ Group = dict[str, Any]
 class LRScheduler:
     """The base: a subclass says in ``_next`` what a group's rate becomes at ``last_epoch``."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        refuse(type(self).__name__, last_epoch=None if last_epoch == -1 else last_epoch)
         self.optimizer, self.last_epoch = optimizer, -1
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -61,9 +62,13 @@ class LRScheduler:
 class StepLR(LRScheduler):
     """``lr_t = lr_0 gamma^(t // step_size)``."""
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        if step_size < 1:
+            raise ValueError(f"StepLR: {step_size=}, expected at least 1")
         self.step_size, self.gamma = step_size, gamma
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def _next(self, group: Group) -> float:
         due = self.last_epoch > 0 and self.last_epoch % self.step_size == 0
@@ -73,9 +78,11 @@ class StepLR(LRScheduler):
 class MultiStepLR(LRScheduler):
     """``lr_t = lr_0 gamma^(number of milestones up to t)``."""
 
-    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
         self.milestones, self.gamma = Counter(milestones), gamma
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def _next(self, group: Group) -> float:
         return group["lr"] * self.gamma ** self.milestones[self.last_epoch]
@@ -84,9 +91,9 @@ class MultiStepLR(LRScheduler):
 class ExponentialLR(LRScheduler):
     """``lr_t = lr_0 gamma^t``."""
 
-    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def _next(self, group: Group) -> float:
         return group["lr"] * self.gamma if self.last_epoch > 0 else group["lr"]
@@ -96,12 +103,17 @@ class LinearLR(LRScheduler):
     """``lr_t = lr_0 f_t``, where f goes in a straight line from start_factor to end_factor in total_iters."""
 
     def __init__(
-        self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = -1,
     ) -> None:
         if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
             raise ValueError(f"LinearLR: {start_factor=} and {end_factor=}, expected in (0, 1] and [0, 1]")
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def _next(self, group: Group) -> float:
         t = self.last_epoch
@@ -116,9 +128,11 @@ class LinearLR(LRScheduler):
 class CosineAnnealingLR(LRScheduler):
     """``lr_t = eta_min + (lr_0 - eta_min) (1 + cos(pi t / T_max)) / 2`` (Loshchilov and Hutter 2017)."""
 
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+        if T_max < 1:
+            raise ValueError(f"CosineAnnealingLR: {T_max=}, expected at least 1")
         self.T_max, self.eta_min = T_max, eta_min
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def _height(self, t: int) -> float:
         return 1 + math.cos(math.pi * t / self.T_max)
@@ -156,6 +170,7 @@ class OneCycleLR(LRScheduler):
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         three_phase: bool = False,
+        last_epoch: int = -1,
     ) -> None:
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
@@ -182,7 +197,7 @@ class OneCycleLR(LRScheduler):
             group.update(initial_lr=top / div_factor, max_lr=top, min_lr=top / div_factor / final_div_factor)
             if cycle_momentum:
                 group.update(max_momentum=most, base_momentum=least)
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
 
     def _next(self, group: Group) -> float:
         t = self.last_epoch
@@ -210,8 +225,13 @@ class SequentialLR(LRScheduler):
     """One schedule after the other: the next begins, from the initial rates, at each of ``milestones``."""
 
     def __init__(
-        self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]
+        self,
+        optimizer: Optimizer,
+        schedulers: Sequence[LRScheduler],
+        milestones: Sequence[int],
+        last_epoch: int = -1,
     ) -> None:
+        refuse("SequentialLR", last_epoch=None if last_epoch == -1 else last_epoch)
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(f"SequentialLR: {len(milestones)} milestones for {len(schedulers)} schedulers")
         for scheduler in schedulers:

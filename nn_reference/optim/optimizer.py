@@ -11,7 +11,15 @@ from nn_reference.module import Parameter
 
 PIECE = 2**15  # elements: small enough that the arrays of one piece stay in the cache together
 
-Params: TypeAlias = Iterable[Parameter] | Iterable[dict[str, Any]]
+SCHEDULED = (
+    "initial_lr",
+    "max_lr",
+    "min_lr",
+    "max_momentum",
+    "base_momentum",
+)  # what schedulers add to groups
+
+Params: TypeAlias = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]]
 
 
 def pieces(*arrays: Array | None) -> Iterator[tuple[Any, ...]]:
@@ -32,15 +40,18 @@ def pieces(*arrays: Array | None) -> Iterator[tuple[Any, ...]]:
 class Optimizer:
     """``torch.optim.Optimizer``: changes parameters in place, from their gradients.
 
-    ``params`` holds `Parameter` objects, or dicts such as ``{"params": [...], "lr": 0.1}`` with settings of
-    their own; the other settings of a group are the ``defaults``. ``param_groups`` are these dicts, which
-    schedulers change; ``state`` has the arrays that each parameter's update remembers.
+    ``params`` holds `Parameter` objects, or pairs of a name and one (`named_parameters`), or dicts such as
+    ``{"params": [...], "lr": 0.1}`` with settings of their own; the other settings of a group are the
+    ``defaults``. ``param_groups`` are these dicts, which schedulers change; ``state`` has the arrays that
+    each parameter's update remembers.
     """
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Parameter, dict[str, Any]] = {}
+        if isinstance(params, Parameter):
+            raise TypeError(f"{type(self).__name__}: params is a Parameter, expected a list of them")
         given: list[Any] = list(params)
         if not given:
             raise ValueError(f"{type(self).__name__}: no parameters")
@@ -49,14 +60,17 @@ class Optimizer:
         for group in given:
             self.add_param_group(group)
 
-    def add_param_group(self, group: Mapping[str, Any]) -> None:
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters with settings of their own."""
-        name = type(self).__name__
-        unknown = [key for key in group if key != "params" and key not in self.defaults]
+        name, group = type(self).__name__, dict(param_group)
+        if "params" not in group:
+            raise ValueError(f"{name}: a parameter group has no 'params', found {', '.join(group)}")
+        unknown = [key for key in group if key not in ("params", *self.defaults, *SCHEDULED)]
         if unknown:
             raise ValueError(f"{name}: {unknown[0]!r} is not a setting; there are {', '.join(self.defaults)}")
-        params = group["params"]
+        params = group.pop("params")
         params = [params] if isinstance(params, Parameter) else list(params)
+        params = [p[1] if isinstance(p, tuple) else p for p in params]
         seen = [p for other in self.param_groups for p in other["params"]]
         for parameter in params:
             if not isinstance(parameter, Parameter):
@@ -64,7 +78,7 @@ class Optimizer:
             if parameter in seen:
                 raise ValueError(f"{name}: a parameter is listed twice")
             seen.append(parameter)
-        settings = {**self.defaults, **{key: value for key, value in group.items() if key != "params"}}
+        settings = {**self.defaults, **group}
         self._check(settings)
         self.param_groups.append({"params": params, **settings})
 
@@ -74,24 +88,31 @@ class Optimizer:
             if key in settings and not settings[key] >= 0:
                 raise ValueError(f"{type(self).__name__}: {key}={settings[key]}, expected at least 0")
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradient of every parameter."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                parameter.zero_grad()
+                parameter.zero_grad(set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change every parameter that has a gradient.
 
-        ``closure``, if given, is called first to compute the gradients; what it returns is returned.
+        ``closure``, if given, is called first to compute the gradients; what it returns is returned. Raises
+        ValueError for a gradient that has not its parameter's shape and dtype.
         """
         loss = closure() if closure is not None else None
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
+                grad = parameter.grad
+                if grad is not None:
+                    if (grad.shape, grad.dtype) != (parameter.shape, parameter.dtype):
+                        raise ValueError(
+                            f"{type(self).__name__}: a gradient is {grad.dtype} {grad.shape}, "
+                            f"its parameter {parameter.dtype} {parameter.shape}"
+                        )
                     # a NumPy float64 from a user's own schedule would turn float32 arithmetic into float64
                     settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in group.items()}
-                    self._update(parameter, parameter.grad, settings)
+                    self._update(parameter, grad, settings)
         return loss
 
     def _update(self, parameter: Parameter, grad: Array, settings: Mapping[str, Any]) -> None:
@@ -124,7 +145,7 @@ class Optimizer:
                     new_state[parameter] = self._restore(parameter, entry)
         self.state = new_state
         for mine, theirs in zip(self.param_groups, groups, strict=True):
-            mine.update({key: value for key, value in theirs.items() if key in mine and key != "params"})
+            mine.update({key: theirs[key] for key in (*self.defaults, *SCHEDULED) if key in theirs})
 
     def _restore(self, parameter: Parameter, entry: Mapping[str, Any]) -> dict[str, Any]:
         restored: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nn_reference._arrays import Array
+from nn_reference._arrays import Array, refuse
 from nn_reference.module import Parameter
 from nn_reference.optim.optimizer import Optimizer, Params, pieces
 
@@ -58,7 +58,11 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
+        refuse("SGD", foreach=foreach, differentiable=differentiable, fused=fused)
         super().__init__(
             params,
             {

@@ -9,7 +9,11 @@ import pytest
 import torch
 
 import nn_reference as nn
-from nn_reference import dropout, linear, optim, relu
+from nn_reference import dropout, linear, optim, relu, torch_random
+from nn_reference.optim import lr_scheduler
+
+PARAMETER = nn.Parameter(np.zeros(1))
+OPTIMIZER = optim.SGD([PARAMETER])
 
 
 def digits_network(seed=0, dtype=np.float32):
@@ -259,27 +263,6 @@ def test_copies_of_a_network_are_independent(x, g):
     assert not np.array_equal(network.fc1.weight.data, other.fc1.weight.data)
 
 
-def test_a_gradient_buffer_receives_the_first_gradient_after_zero_grad(x, g):
-    network = digits_network().eval()
-    weight = network.fc1.weight
-    weight.grad_buffer = buffer = np.full_like(
-        weight.data.T, np.nan
-    ).T  # transposed, as a fast engine may store it
-    network(x)
-    network.backward(g)
-    assert weight.grad is buffer
-    once = buffer.copy()
-    network(x)
-    network.backward(g)
-    assert weight.grad is buffer
-    np.testing.assert_array_equal(buffer, 2 * once)
-    network.zero_grad()
-    network(x)
-    network.backward(g)
-    assert weight.grad is buffer
-    np.testing.assert_array_equal(buffer, once)
-
-
 def test_out_arrays_are_written_and_returned():
     rng = np.random.default_rng(0)
     x, weight, bias, g = (rng.normal(size=shape) for shape in ((6, 3), (4, 3), (4,), (6, 4)))
@@ -482,6 +465,54 @@ def test_sequential_is_a_container():
     assert [name for name, _ in network[1:3].named_children()] == ["fc1", "bn"]
 
 
+def test_torchs_own_defaults_and_names_are_taken():
+    network = nn.Sequential(nn.Linear(2, 3, device=None, dtype=None))
+    assert network[0].weight.dtype == np.float32
+    assert network.append(nn.BatchNorm1d(3)) is network
+    network.append(nn.Conv2d(4, 8, np.int64(3)))
+    assert repr(network[2]) == repr(torch.nn.Conv2d(4, 8, 3))
+    theirs = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.Conv2d(4, 8, 3))
+    assert [name for name, _ in network.named_buffers()] == [name for name, _ in theirs.named_buffers()]
+    assert len(list(network.buffers())) == 3
+    assert list(network.children()) == list(network)
+    seen = []
+    assert network.apply(seen.append) is network
+    assert seen == [*network, network]
+    network.zero_grad(set_to_none=True)
+    sgd = optim.SGD(network.named_parameters(), foreach=None, fused=None, differentiable=False)
+    assert sgd.param_groups[0]["params"] == list(network.parameters())
+    sgd.zero_grad(set_to_none=True)
+    adam = optim.AdamW([PARAMETER], maximize=True, capturable=False)
+    adam.add_param_group(param_group={"params": nn.Parameter(np.zeros(1)), "initial_lr": 0.1})
+    lr_scheduler.OneCycleLR(adam, 0.1, 10, last_epoch=-1)
+    lr_scheduler.SequentialLR(OPTIMIZER, [lr_scheduler.ExponentialLR(OPTIMIZER, 0.5, last_epoch=-1)], [], -1)
+    criterion = nn.CrossEntropyLoss()
+    x = np.zeros((2, 3), np.float32)
+    assert criterion(input=x, target=np.array([0, 1])) == criterion(x, np.array([0, 1]))
+    assert nn.init.constant_(tensor=x, val=2.0) is x
+    with pytest.raises(TypeError, match="imput"):
+        nn.ReLU()(imput=x)
+
+
+def test_a_module_whose_init_does_not_call_the_bases():
+    class Careless(nn.Module):
+        def __init__(self):
+            self.fc = nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.fc(x)
+
+    assert Careless().eval()(np.zeros((1, 2), np.float32)).shape == (1, 3)
+
+
+def test_a_gradient_that_does_not_fit_its_parameter():
+    for grad in (np.ones(1, np.float32), np.ones((1, 1))):
+        parameter = nn.Parameter(np.zeros(1))
+        parameter.grad = grad
+        with pytest.raises(ValueError, match="SGD: a gradient is"):
+            optim.SGD([parameter]).step()
+
+
 # -- refusals -------------------------------------------------------------------------------------
 
 
@@ -496,7 +527,7 @@ def test_sequential_is_a_container():
         (lambda: nn.Conv2d(1, 1, 3, padding="same", stride=2), ValueError, "padding='same' needs stride 1"),
         (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "groups=2 does not divide"),
         (lambda: nn.Conv2d(1, 1, 0), ValueError, "kernel_size=0"),
-        (lambda: nn.Linear(1, 1, device="cuda"), TypeError, "device"),
+        (lambda: nn.Linear(1, 1, device="cuda"), NotImplementedError, "device='cuda'"),
         (lambda: nn.Softmax(), ValueError, "dim=None"),
         (lambda: nn.GELU("erf"), ValueError, "approximate='erf', expected one of 'none', 'tanh'"),
         (lambda: nn.Dropout(1.5), ValueError, "p=1.5"),
@@ -507,7 +538,27 @@ def test_sequential_is_a_container():
         (lambda: nn.Sequential(3), TypeError, "0 is a int, expected a Module"),
         (lambda: nn.Sequential(OrderedDict({"train": nn.ReLU()})), ValueError, "'train' cannot be the name"),
         (lambda: optim.Adam([]), ValueError, "Adam: no parameters"),
-        (lambda: optim.Adam([nn.Parameter(np.zeros(1))], fused=True), TypeError, "fused"),
+        (lambda: optim.Adam([nn.Parameter(np.zeros(1))], fused=True), NotImplementedError, "fused=True"),
+        (lambda: nn.Linear(1, 1, dtype=np.int64), TypeError, "Linear: dtype is int64"),
+        (lambda: nn.Linear(1, 1)(), TypeError, "missing 1 required positional argument: 'input'"),
+        (lambda: nn.Linear(1, 1).zero_grad(set_to_none=False), NotImplementedError, "set_to_none=False"),
+        (lambda: nn.CrossEntropyLoss([1.0, 2.0]), TypeError, "weight is a list, expected a NumPy array"),
+        (lambda: nn.BCEWithLogitsLoss(pos_weight=2.0), TypeError, "pos_weight is a float"),
+        (lambda: optim.SGD(PARAMETER), TypeError, "SGD: params is a Parameter, expected a list"),
+        (lambda: optim.SGD([{"lr": 0.1}]), ValueError, "SGD: a parameter group has no 'params'"),
+        (lambda: optim.SGD([PARAMETER], foreach=True), NotImplementedError, "SGD: foreach=True"),
+        (lambda: optim.AdamW([PARAMETER], foreach=True), NotImplementedError, "AdamW: foreach=True"),
+        (lambda: optim.Adam([PARAMETER], betas=(0.9,)), ValueError, "expected two numbers"),
+        (lambda: lr_scheduler.StepLR(OPTIMIZER, 0), ValueError, "StepLR: step_size=0"),
+        (lambda: lr_scheduler.CosineAnnealingLR(OPTIMIZER, 0), ValueError, "T_max=0"),
+        (
+            lambda: lr_scheduler.StepLR(OPTIMIZER, 2, last_epoch=3),
+            NotImplementedError,
+            "StepLR: last_epoch=3 is not supported",
+        ),
+        (lambda: torch_random.Generator(2**64), ValueError, "seed=18446744073709551616"),
+        (lambda: torch_random.Generator(0).randperm(-1), ValueError, "n=-1"),
+        (lambda: torch_random.Generator(0).uniform(2, 1, (3,)), ValueError, "low=2, high=1"),
         (lambda: optim.Adam([nn.Parameter(np.zeros(1))], lr=-1.0), ValueError, "lr=-1.0"),
         (
             lambda: optim.Adam([nn.Parameter(np.zeros(1))], betas=(0.9, 1.0)),

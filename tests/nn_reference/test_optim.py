@@ -370,7 +370,7 @@ def test_a_schedule_resumes(name):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda o: lr_scheduler.StepLR(o, 3, last_epoch=5), TypeError, "last_epoch"),
+        (lambda o: lr_scheduler.StepLR(o, 3, last_epoch=5), NotImplementedError, "last_epoch=5"),
         (lambda o: lr_scheduler.OneCycleLR(o, 0.1), ValueError, "give total_steps"),
         (lambda o: lr_scheduler.OneCycleLR(o, [0.1], 10), ValueError, "found 1 numbers"),
         (
@@ -387,3 +387,33 @@ def test_a_schedule_resumes(name):
 def test_a_wrong_schedule_is_refused(make, error, message):
     with pytest.raises(error, match=message):
         make(two_optimizers()[0])
+
+
+@pytest.mark.parametrize("name", ["CosineAnnealingLR", "OneCycleLR"])
+def test_a_resumed_schedule_goes_on(name):
+    """From the state dicts of optimizer and scheduler, in an optimizer made with another rate."""
+    make = {
+        "CosineAnnealingLR": lambda lib, o: lib.lr_scheduler.CosineAnnealingLR(o, 6),
+        "OneCycleLR": lambda lib, o: lib.lr_scheduler.OneCycleLR(o, 0.3, 20),
+    }[name]
+
+    def run(library, parameters, interrupted):
+        optimizer = library.SGD(parameters, lr=0.1, momentum=0.9)
+        scheduler = make(library, optimizer)
+        rates = []
+        for t in range(20):
+            if interrupted and t == 6:
+                saved = optimizer.state_dict(), scheduler.state_dict()
+                optimizer = library.SGD(parameters, lr=0.5, momentum=0.9)
+                scheduler = make(library, optimizer)
+                optimizer.load_state_dict(saved[0])
+                scheduler.load_state_dict(saved[1])
+            optimizer.step()
+            scheduler.step()
+            rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
+        return rates
+
+    ours, theirs = two_sets_of_parameters(np.random.default_rng(0))
+    expected = run(torch.optim, theirs, interrupted=True)
+    for interrupted in (False, True):
+        np.testing.assert_allclose(run(optim, ours, interrupted), expected, rtol=1e-14)

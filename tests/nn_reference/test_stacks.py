@@ -126,7 +126,7 @@ def test_random_stacks_agree_with_autograd(stack):
     assert list(found) == list(expected)
     largest = max(np.abs(value).max() for value in expected.values())
     for name, value in expected.items():
-        allowed = max(1e-12 * np.abs(value).max(), 30 * np.abs(control[name] - value).max(), 1e-13 * largest)
+        allowed = max(1e-12 * np.abs(value).max(), 100 * np.abs(control[name] - value).max(), 1e-13 * largest)
         assert np.abs(found[name] - value).max() <= allowed, name
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 import nn_reference as nn
 from nn_reference import init, torch_random
 
-seeds = st.integers(0, 2**40) | st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**63 - 1])
+seeds = st.integers(-(2**40), 2**40) | st.sampled_from(
+    [0, 1, 2**32 - 1, 2**32, 2**63 - 1, -(2**63), 2**64 - 1]
+)
 
 
 def same_bits(ours, theirs):
@@ -20,8 +22,8 @@ def same_bits(ours, theirs):
 @settings(max_examples=40, deadline=None, database=None)
 @given(
     seed=seeds,
-    low=st.sampled_from([0.0, -1.0, -0.1, -0.0357142857, -5.0]),
-    width=st.sampled_from([1.0, 2.0, 0.2, 0.0714285714, 7.5]),
+    low=st.sampled_from([0.1, 0.0, -1.0, -0.1, -0.0357142857, -5.0]),
+    width=st.sampled_from([1e-7, 1.0, 2.0, 0.2, 0.0714285714, 7.5]),
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4),
 )
 def test_uniform_numbers(dtype, seed, low, width, sizes):
@@ -30,6 +32,14 @@ def test_uniform_numbers(dtype, seed, low, width, sizes):
     for size in sizes:
         theirs = torch.empty(size, dtype=getattr(torch, dtype)).uniform_(low, low + width)
         assert same_bits(rng.uniform(low, low + width, (size,), dtype), theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_high_is_never_drawn(dtype):
+    width = np.finfo(dtype).eps / 2
+    torch.manual_seed(-3)
+    theirs = torch.empty(1000, dtype=getattr(torch, dtype)).uniform_(0.1, 0.1 + width)
+    assert same_bits(torch_random.Generator(-3).uniform(0.1, 0.1 + width, (1000,), dtype), theirs)
 
 
 @settings(max_examples=40, deadline=None, database=None)
