@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import nn_reference as nn
-from nn_reference import gelu, optim
+from nn_reference import gelu, linear, optim
 
 WIDTHS = (784, 512, 256, 128, 10)
 BATCH = 512
@@ -83,6 +83,63 @@ def test_a_soft_target_near_one_class_does_not_cancel():
     found = criterion.backward()
     criterion(x.astype(np.longdouble), nearly.astype(np.longdouble))
     np.testing.assert_allclose(found, criterion.backward(), rtol=60 * 2**-24)
+
+
+# -- float32 against longdouble -------------------------------------------------------------------
+
+U = 2.0**-24
+
+
+def both_precisions(make, x, *others):
+    """Output and input gradient in float32, and the truth from the same numbers in longdouble."""
+    results = []
+    for dtype in (np.float32, np.longdouble):
+        module = make()
+        y = module(x.astype(dtype), *(a.astype(dtype) for a in others))
+        results += [y, module.backward(np.ones_like(y))]
+    return results
+
+
+def worst(found, true):
+    return float(np.max(np.abs(found - true) / np.abs(true)))
+
+
+def test_bce_is_accurate_where_the_network_is_right():
+    """The relative error stays some units, however small loss and gradient: x to +-30 and near 0."""
+    x = np.concatenate([np.linspace(-30, 30, 241), np.linspace(-1e-3, 1e-3, 21)]).astype(np.float32)
+    for target in (np.zeros_like(x), np.ones_like(x)):
+        make = lambda: nn.BCEWithLogitsLoss(reduction="none")  # noqa: E731
+        y, grad, true_y, true_grad = both_precisions(make, x, target)
+        assert worst(y, true_y) < 8 * U
+        assert worst(grad, true_grad) < 8 * U
+
+
+def test_log_softmax_is_accurate_where_one_class_is_sure():
+    x = np.array([[t, 0.0, -1.0] for t in np.linspace(0.5, 30, 60)], np.float32)
+    y, _, true_y, _ = both_precisions(lambda: nn.LogSoftmax(1), x)
+    assert worst(y, true_y) < 16 * U
+
+
+def test_gelu_tanh_is_accurate_in_the_left_tail():
+    """Where 1 + tanh(u) would cancel; exp magnifies the rounding of u, by up to 2 |u|."""
+    x = np.linspace(-4, -0.9, 63).astype(np.float32)
+    y, _, true_y, _ = both_precisions(lambda: nn.GELU("tanh"), x)
+    assert worst(y, true_y) < 60 * U
+
+
+def test_elu_is_accurate_near_zero():
+    x = -np.logspace(-12, 0, 49).astype(np.float32)
+    y, grad, true_y, true_grad = both_precisions(nn.ELU, x)
+    assert worst(y, true_y) < 4 * U
+    assert worst(grad, true_grad) < 4 * U
+
+
+def test_sums_over_a_large_batch_are_accurate():
+    """Of 2^16 positive rows: a plain running sum errs by some hundred units."""
+    a = np.random.default_rng(0).random((2**16, 3)).astype(np.float32)
+    assert worst(linear.sum_rows(a), a.astype(np.longdouble).sum(0)) < 8 * U
+    for n in (0, 1, 2, 3, 7, 16, 17):
+        np.testing.assert_allclose(linear.sum_rows(a[:n]), a[:n].sum(0), rtol=8 * U)
 
 
 # -- the normal distribution ----------------------------------------------------------------------

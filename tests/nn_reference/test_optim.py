@@ -405,8 +405,8 @@ def test_a_resumed_schedule_goes_on(name):
             if interrupted and t == 6:
                 saved = optimizer.state_dict(), scheduler.state_dict()
                 optimizer = library.SGD(parameters, lr=0.5, momentum=0.9)
-                scheduler = make(library, optimizer)
                 optimizer.load_state_dict(saved[0])
+                scheduler = make(library, optimizer)
                 scheduler.load_state_dict(saved[1])
             optimizer.step()
             scheduler.step()
