@@ -53,7 +53,7 @@ def backward(cache: Cache, grad_loss: Array) -> Array:
     The derivative of ``softplus(x) = log(1 + exp(x))`` is ``exp(x) / (1 + exp(x)) = sigmoid(x)``, hence that
     of ``softplus(-x)`` is ``-sigmoid(-x)``. Without weights it equals ``sigmoid(x) - t``, but that form
     cancels when the network is right, as p - 1 does in `cross_entropy`; here one of the two terms is then
-    exactly 0.
+    exactly 0. Source: Bishop (2006), section 4.3.2.
     """
     x, yes, no, reduction = cache
     slope = no * sigmoid.forward(x)[0] - yes * sigmoid.forward(-x)[0]

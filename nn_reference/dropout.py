@@ -19,7 +19,7 @@ def draw_mask(
 
 
 def forward(x: Array, mask: Array, out: Array | None = None) -> tuple[Array, Array]:
-    """Compute ``y = x mask``, element by element; the cache is the mask."""
+    """Compute ``y = x mask``, all (*), any shape; the cache is the mask."""
     return np.multiply(x, mask, out=out), mask
 
 

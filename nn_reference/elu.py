@@ -9,13 +9,16 @@ Cache = tuple[Array, float]
 
 
 def forward(x: Array, alpha: float = 1.0) -> tuple[Array, Cache]:
-    """Compute ``y = x`` where x > 0, else ``alpha (exp(x) - 1)`` (complex: by the real part)."""
+    """Compute ``y = x`` where x > 0, else ``alpha (exp(x) - 1)``; x, y (*), any shape.
+
+    Complex numbers are compared by their real part."""
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))), (x, alpha)
 
 
 def backward(cache: Cache, grad_y: Array) -> Array:
     """Return ``grad_x``: ``grad_y`` where x > 0, else ``grad_y alpha exp(x)``.
 
+    dy/dx is 1 on one side, and on the other ``alpha d(exp(x) - 1)/dx = alpha exp(x)``.
     At x = 0 the slopes from both sides are 1 and alpha; unless they are equal it is a kink, where PyTorch
     and we take alpha. Source: Clevert, Unterthiner and Hochreiter (2016).
     """

@@ -9,7 +9,8 @@ from nn_reference.layer import Layer
 def forward(x: Array, start_dim: int = 1, end_dim: int = -1) -> tuple[Array, tuple[int, ...]]:
     """Merge the dimensions ``start_dim`` to ``end_dim`` into one; the cache is the shape of x.
 
-    y is a view of x where that is possible.
+    x  (A..., B..., C...), where B are the dimensions to merge
+    y  (A..., product of B, C...), a view of x where that is possible
     """
     if x.ndim == 0:
         return x.reshape(1), x.shape
@@ -18,7 +19,10 @@ def forward(x: Array, start_dim: int = 1, end_dim: int = -1) -> tuple[Array, tup
 
 
 def backward(cache: tuple[int, ...], grad_y: Array) -> Array:
-    """Return ``grad_x``: each element of y is one element of x, so its gradient is too, in x's shape."""
+    """Return ``grad_x``: each element of y is one element of x, so its gradient is too, in x's shape.
+
+    The Jacobian is the identity once both are written as vectors. Source: PyTorch's ``torch.flatten``.
+    """
     return grad_y.reshape(cache)
 
 

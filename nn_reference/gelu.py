@@ -58,7 +58,7 @@ def normal_cdf(x: Array) -> Array:
 
 
 def forward(x: Array, approximate: str = "none") -> tuple[Array, Cache]:
-    """Compute ``y = x Phi(x)``, element by element.
+    """Compute ``y = x Phi(x)``, x and y (*), any shape.
 
     With ``approximate="tanh"``, Phi(x) is replaced by ``P = (1 + tanh(u)) / 2`` with ``u = sqrt(2 / pi) (x +
     0.044715 x^3)``; that is sigmoid(2 u), which does not cancel where tanh(u) is near -1.

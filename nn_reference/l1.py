@@ -9,7 +9,7 @@ Cache = tuple[Array, str]
 
 
 def forward(x: Array, target: Array, reduction: str = "mean") -> tuple[Array, Cache]:
-    """Compute ``|x - target|``, reduced; x and target have the same shape."""
+    """Compute ``|x - target|``, reduced; x and target (*) have one shape."""
     d = x - target
     sign = np.sign(d.real)
     return reduce(d * sign, reduction), (sign, reduction)
@@ -19,7 +19,7 @@ def backward(cache: Cache, grad_loss: Array) -> Array:
     """Return ``grad_x = sign(x - target) grad_loss``, divided by the number of elements for "mean".
 
     |d| = d sign(d), and the sign is constant on either side of the kink d = 0; there, like PyTorch, we take
-    0.
+    0. Source: Boyd and Vandenberghe (2004), section 6.1.2, for the penalty.
     """
     sign, reduction = cache
     return sign * spread(grad_loss, reduction, sign.size)

@@ -9,7 +9,9 @@ Cache = tuple[Array, float]
 
 
 def forward(x: Array, negative_slope: float = 0.01) -> tuple[Array, Cache]:
-    """Compute ``y = x`` where x > 0, else ``negative_slope x`` (complex: by the real part)."""
+    """Compute ``y = x`` where x > 0, else ``negative_slope x``; x, y (*), any shape.
+
+    Complex numbers are compared by their real part."""
     positive = x > 0
     return np.where(positive, x, negative_slope * x), (positive, negative_slope)
 
@@ -17,6 +19,7 @@ def forward(x: Array, negative_slope: float = 0.01) -> tuple[Array, Cache]:
 def backward(cache: Cache, grad_y: Array) -> Array:
     """Return ``grad_x``: ``grad_y`` where x > 0, else ``negative_slope grad_y``.
 
+    On either side of 0, y is x times a constant, which is the derivative.
     At the kink x = 0 PyTorch and we take the slope from below. Source: Maas, Hannun and Ng (2013).
     """
     positive, negative_slope = cache

@@ -7,7 +7,7 @@ from nn_reference.softmax import Cache, Softmax, exponentials
 
 
 def forward(x: Array, dim: int) -> tuple[Array, Cache]:
-    """Compute ``y_i = log softmax(x)_i = x_i - log sum_j exp(x_j)`` along the axis ``dim``."""
+    """Compute ``y_i = log softmax(x)_i = x_i - log sum_j exp(x_j)`` along ``dim``; x, y (*), any shape."""
     y, _, rest = exponentials(x, dim)
     y -= np.log1p(rest)
     return y, (y, dim)
@@ -19,6 +19,8 @@ def backward(cache: Cache, grad_y: Array) -> Array:
     ``dy_i/dx_j = [i = j] - softmax(x)_j``, and softmax(x) is exp(y), so
 
         dL/dx_j = sum_i grad_y_i ([i = j] - exp(y_j)) = grad_y_j - exp(y_j) sum_i grad_y_i
+
+    Source: Bishop (2006), section 4.3.4.
     """
     y, dim = cache
     return grad_y - np.exp(y) * grad_y.sum(dim, keepdims=True)

@@ -58,6 +58,7 @@ def backward(cache: Cache, grad_loss: Array) -> Array:
 
     Together with LogSoftmax's backward that is the gradient of cross-entropy, p - [j = k]; see
     `cross_entropy` for the way to compute it without cancellation, which two separate steps cannot use.
+    Source: Bishop (2006), section 4.3.4.
     """
     shape, labels, row_weight, axis, reduction, divisor = cache
     per_item = spread(grad_loss, reduction, divisor)

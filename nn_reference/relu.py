@@ -7,7 +7,7 @@ from nn_reference.layer import Layer
 
 
 def forward(x: Array, out: Array | None = None) -> tuple[Array, Array]:
-    """Compute ``y = max(x, 0)``, element by element; the cache is y.
+    """Compute ``y = max(x, 0)``, x and y (*), any shape; the cache is y.
 
     Complex numbers are compared by their real part, which is what a complex step needs.
     """

@@ -7,7 +7,7 @@ from nn_reference.layer import Layer
 
 
 def forward(x: Array) -> tuple[Array, Array]:
-    """Compute ``y = 1 / (1 + exp(-x))``, element by element; the cache is y.
+    """Compute ``y = 1 / (1 + exp(-x))``, x and y (*), any shape; the cache is y.
 
     For x < 0 it is written ``exp(x) / (1 + exp(x))``, so that no exponential overflows and small values of y
     are accurate too.
@@ -22,7 +22,8 @@ def backward(cache: Array, grad_y: Array) -> Array:
     """Return ``grad_x = grad_y y (1 - y)``.
 
     With ``y = (1 + exp(-x))^-1``, the chain rule gives ``dy/dx = exp(-x) / (1 + exp(-x))^2``: the product
-    of y and of ``exp(-x) / (1 + exp(-x)) = 1 - y``. It is at most 1/4, at x = 0.
+    of y and of ``exp(-x) / (1 + exp(-x)) = 1 - y``. It is at most 1/4, at x = 0. Source: Goodfellow, Bengio
+    and Courville (2016), section 3.10.
     """
     return grad_y * (1 - cache) * cache
 

@@ -8,7 +8,7 @@ Cache = tuple[Array, Array]
 
 
 def forward(x: Array) -> tuple[Array, Cache]:
-    """Compute ``y = x s``, element by element, with ``s = sigmoid(x)``."""
+    """Compute ``y = x s``, x and y (*), any shape, with ``s = sigmoid(x)``."""
     s, _ = sigmoid.forward(x)
     return x * s, (x, s)
 

@@ -43,7 +43,7 @@ def others(a: Array, axis: int) -> Array:
 
 
 def forward(x: Array, dim: int) -> tuple[Array, Cache]:
-    """Compute ``y_i = exp(x_i) / sum_j exp(x_j)`` along the axis ``dim``."""
+    """Compute ``y_i = exp(x_i) / sum_j exp(x_j)`` along ``dim``; x, y (*), any shape."""
     _, y, rest = exponentials(x, dim)
     y /= 1 + rest
     return y, (y, dim)

@@ -7,7 +7,7 @@ from nn_reference.layer import Layer
 
 
 def forward(x: Array) -> tuple[Array, Array]:
-    """Compute ``y = tanh(x)``, element by element; the cache is y."""
+    """Compute ``y = tanh(x)``, x and y (*), any shape; the cache is y."""
     y = np.tanh(x)
     return y, y
 
@@ -16,6 +16,7 @@ def backward(cache: Array, grad_y: Array) -> Array:
     """Return ``grad_x = grad_y (1 - y^2)``.
 
     ``tanh = sinh / cosh``, so by the quotient rule ``dy/dx = (cosh^2 - sinh^2) / cosh^2 = 1 - y^2``.
+    Source: Goodfellow, Bengio and Courville (2016), section 6.3.2.
     """
     return grad_y * (1 - cache * cache)
 
