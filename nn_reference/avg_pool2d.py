@@ -57,7 +57,6 @@ class AvgPool2d(Layer):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> None:
-        super().__init__()
         if divisor_override == 0:
             raise ValueError("AvgPool2d: divisor_override=0, expected another number or None")
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride

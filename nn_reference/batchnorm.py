@@ -112,7 +112,6 @@ class _BatchNorm(Layer):
         device: None = None,
         dtype: npt.DTypeLike | None = None,
     ) -> None:
-        super().__init__()
         refuse(type(self).__name__, device=device)
         dtype = floating(type(self).__name__, dtype)
         self.num_features, self.eps, self.momentum = num_features, plain(eps), plain(momentum)

@@ -107,7 +107,6 @@ class Conv2d(Layer):
         dtype: npt.DTypeLike | None = None,
         generator: init.Generator | None = None,
     ) -> None:
-        super().__init__()
         refuse("Conv2d", padding_mode=padding_mode if padding_mode != "zeros" else None, device=device)
         dtype = floating("Conv2d", dtype)
         if groups < 1 or in_channels % groups or out_channels % groups:

@@ -49,7 +49,7 @@ def forward(
     smooth = label_smoothing / x.shape[axis] * class_weight
 
     if np.issubdtype(target.dtype, np.inexact):
-        t = (target * (1 - label_smoothing)).astype(x.dtype, copy=False) * class_weight + smooth
+        t = target.astype(x.dtype, copy=False) * (1 - label_smoothing) * class_weight + smooth
         divisor: Any = t.size // x.shape[axis]
     else:
         labels, row_weight = weigh(x, target, weight, ignore_index)

@@ -41,7 +41,6 @@ class Dropout(Layer):
     def __init__(
         self, p: float = 0.5, inplace: bool = False, *, generator: np.random.Generator | None = None
     ) -> None:
-        super().__init__()
         refuse("Dropout", inplace=inplace)
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p={p}, expected a probability from 0 to 1")

@@ -32,7 +32,6 @@ class ELU(Layer):
     _shown = ("alpha",)
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
-        super().__init__()
         refuse("ELU", inplace=inplace)
         self.alpha = plain(alpha)
 

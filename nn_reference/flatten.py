@@ -32,7 +32,6 @@ class Flatten(Layer):
     _shown = ("start_dim", "end_dim")
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def _forward(self, x: Array) -> tuple[Array, tuple[int, ...]]:

@@ -92,7 +92,6 @@ class GELU(Layer):
     _shown = ("approximate",)
 
     def __init__(self, approximate: str = "none") -> None:
-        super().__init__()
         check_choice("GELU", "approximate", approximate, ("none", "tanh"))
         self.approximate = approximate
 

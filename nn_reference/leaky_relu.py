@@ -32,7 +32,6 @@ class LeakyReLU(Layer):
     _shown = ("negative_slope",)
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
-        super().__init__()
         refuse("LeakyReLU", inplace=inplace)
         self.negative_slope = plain(negative_slope)
 

@@ -101,7 +101,6 @@ class Linear(Layer):
         dtype: npt.DTypeLike | None = None,
         generator: init.Generator | None = None,
     ) -> None:
-        super().__init__()
         refuse("Linear", device=device)
         dtype = floating("Linear", dtype)
         self.in_features, self.out_features = in_features, out_features

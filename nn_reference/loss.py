@@ -42,7 +42,6 @@ class Loss(Layer):
     """A layer whose last step is a reduction: ``loss = criterion(input, target)``."""
 
     def __init__(self, reduction: str = "mean") -> None:
-        super().__init__()
         check_choice(type(self).__name__, "reduction", reduction, ("none", "mean", "sum"))
         self.reduction = reduction
 

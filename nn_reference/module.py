@@ -83,7 +83,7 @@ class Module:
 
     _shown: tuple[str, ...] = ()  # the attributes that repr shows
 
-    training = True
+    training = True  # of the class, as is all that a module starts with: there is no __init__ to call
     _buffers: tuple[str, ...] = ()
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Array:
@@ -264,7 +264,6 @@ class Sequential(Module):
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
-        super().__init__()
         if len(modules) == 1 and isinstance(modules[0], Mapping):
             items: list[tuple[str, Any]] = list(modules[0].items())
         else:

@@ -36,7 +36,6 @@ class ReLU(Layer):
     """``torch.nn.ReLU``."""
 
     def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
         refuse("ReLU", inplace=inplace)
 
     def _forward(self, x: Array) -> tuple[Array, Array]:

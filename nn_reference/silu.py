@@ -27,7 +27,6 @@ class SiLU(Layer):
     """``torch.nn.SiLU``."""
 
     def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
         refuse("SiLU", inplace=inplace)
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:

@@ -69,7 +69,6 @@ class Softmax(Layer):
     _shown = ("dim",)
 
     def __init__(self, dim: int | None = None) -> None:
-        super().__init__()
         if dim is None:
             raise ValueError(
                 f"{type(self).__name__}: dim=None is not supported, name the axis of the classes"

@@ -337,6 +337,12 @@ def test_numbers_of_numpy_do_not_change_the_dtype(make, inputs):
     assert module.backward(np.ones_like(y)).dtype == np.float32
 
 
+def test_a_soft_target_of_a_narrower_dtype_is_smoothed_in_the_input_s():
+    x, target = np.random.default_rng(0).normal(size=(4, 3)), np.eye(4, 3, dtype=np.float32)
+    losses = [nn.CrossEntropyLoss(label_smoothing=0.1)(x, t) for t in (target, target.astype(float))]
+    assert losses[0] == losses[1]
+
+
 def test_an_operation_that_changes_the_dtype_is_named():
     class Wide(nn.Layer):
         def _forward(self, x):
