@@ -171,6 +171,15 @@ def test_backward_before_forward_and_twice(x, g):
         network.backward(g)
 
 
+def test_a_forward_that_a_later_one_dropped():
+    layer, x = nn.Tanh(), np.ones(3)
+    layer.backward(layer(layer(x)))
+    with pytest.raises(
+        RuntimeError, match="a later forward dropped it .then make both calls within one module"
+    ):
+        layer.backward(x)
+
+
 def test_a_wrong_gradient_is_refused_and_the_right_one_then_taken(x, g):
     network = digits_network()
     network(x)
