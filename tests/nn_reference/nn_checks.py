@@ -349,11 +349,21 @@ def assert_agrees_with_autograd(example, tolerance=1e-12):
 
 
 def check(operation, examples=100, shrink=True):
-    """Let hypothesis look for an example on which the operation and autograd disagree."""
+    """Let hypothesis look for an example on which the operation and autograd disagree.
+
+    Without ``shrink`` it is to find a mutant: always by the same examples, so that no chance decides.
+    """
     phases = (Phase.explicit, Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
-    @settings(max_examples=examples, deadline=None, phases=phases, database=None, suppress_health_check=quiet)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        phases=phases,
+        database=None,
+        derandomize=not shrink,
+        suppress_health_check=quiet,
+    )
     @given(operation.examples)
     def run(example):
         if fits(example):
