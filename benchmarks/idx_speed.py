@@ -74,12 +74,14 @@ def read_with(engine: str) -> Callable[[str], np.ndarray]:
 
 
 def in_turns(subjects: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median seconds of each subject."""
+    """The median seconds of each subject; who begins changes from round to round."""
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for call in subjects.values():
         call()
+    turns = list(subjects.items())
     for _ in range(rounds):
-        for name, call in subjects.items():
+        turns.reverse()
+        for name, call in turns:
             start = time.perf_counter()
             result = call()
             times[name].append(time.perf_counter() - start)
@@ -148,11 +150,11 @@ def measure(folder: Path, rounds: int, slow_rounds: int) -> None:
     floats = np.random.default_rng(0).random((60000, 14, 14), np.float32)
     idx.write(folder / "images", images)
     idx.write(folder / "floats", floats)
-    measure_raw(folder, images.nbytes, rounds)
+    measure_raw(folder, images.nbytes, 5 * rounds)  # milliseconds each: more rounds, less chance
     measure_opening(folder)
     measure_gzip(folder, images.nbytes, rounds)
     measure_readers(folder, images.nbytes, slow_rounds)
-    measure_writing(folder, images, floats, rounds)
+    measure_writing(folder, images, floats, 3 * rounds)
 
 
 def measure_raw(folder: Path, nbytes: int, rounds: int) -> None:
