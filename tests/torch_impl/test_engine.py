@@ -60,9 +60,9 @@ def test_both_engines_see_the_same_bits(images, labels, mean, std):
     assert ours.images == pytest.approx((images / 255 - mean) / std, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_evaluation_is_in_eval_mode_and_changes_nothing(images, labels, device):
-    engine = torch_engine(device)
+@pytest.mark.parametrize("make", ["numpy", *DEVICES])
+def test_evaluation_is_in_eval_mode_and_changes_nothing(images, labels, make):
+    engine = numpy_engine() if make == "numpy" else torch_engine(make)
     before = engine.state_dict()
     data = engine.put(images, labels, 0.0, 1.0)
     loss, outputs = engine.evaluate(data, batch_size=7)
