@@ -55,6 +55,7 @@ def samples(
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     figure.suptitle(title)
     predicted = outputs.argmax(1)
+    apart = "\n" if max(map(len, class_names)) > 3 else " "  # two long names do not fit into one line
     for index, axes in enumerate(figure.subplots(5, 8).flat):
         axes.set_axis_off()
         if index >= len(images):
@@ -63,7 +64,7 @@ def samples(
         said = class_names[predicted[index]]
         axes.imshow(images[index], cmap="gray_r", vmin=0, vmax=255)
         axes.set_title(
-            said if right else f"{said}, not {class_names[labels[index]]}",
+            said if right else f"{said},{apart}not {class_names[labels[index]]}",
             fontsize=10,
             color="black" if right else "#B00020",
             fontweight="normal" if right else "bold",
