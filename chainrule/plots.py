@@ -65,7 +65,7 @@ def samples(
         axes.imshow(images[index], cmap="gray_r", vmin=0, vmax=255)
         axes.set_title(
             said if right else f"{said},{apart}not {class_names[labels[index]]}",
-            fontsize=10,
+            fontsize=10 if apart == " " else 8.5,
             color="black" if right else "#B00020",
             fontweight="normal" if right else "bold",
         )
