@@ -1,54 +1,10 @@
-"""Do two engines give the same outputs and gradients for one batch?
+"""Do two engines give the same outputs and gradients for one batch?"""
 
-The error that counts is the largest difference over the largest value of the tensor: an absolute tolerance
-would pass any gradient that is small enough, a zero gradient among them.
-"""
-
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-# In float64 two correct backward passes differ by rounding alone: some 1e-15 of the largest element.
-FLOAT64_LIMIT = 1e-12
-
-
-@dataclass(frozen=True)
-class TensorAgreement:
-    """How far two engines are apart in one tensor.
-
-    ``error`` is ``largest_difference / largest_value``, with the largest value of either engine: 0 when both
-    are zero everywhere, NaN when a difference is.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    largest_difference: float
-    largest_value: float
-
-    @property
-    def error(self) -> float:
-        """Largest difference over largest value."""
-        return self.largest_difference / self.largest_value if self.largest_difference else 0.0
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the error is within the limit for float64 (NaN is not)."""
-        return self.error <= FLOAT64_LIMIT
-
-
-def compare_tensors(name: str, reference: np.ndarray, autograd: np.ndarray) -> TensorAgreement:
-    """Compare two arrays of one shape; ValueError if the shapes differ (broadcasting would hide that)."""
-    if reference.shape != autograd.shape:
-        raise ValueError(f"{name}: the reference's shape is {reference.shape}, autograd's {autograd.shape}")
-    return TensorAgreement(
-        name=name,
-        shape=reference.shape,
-        largest_difference=float(np.max(np.abs(reference - autograd), initial=0.0)),
-        largest_value=float(
-            max(np.max(np.abs(reference), initial=0.0), np.max(np.abs(autograd), initial=0.0))
-        ),
-    )
+from agreement.measures import TensorAgreement, compare_tensors
 
 
 def compare_networks(

@@ -88,8 +88,13 @@ def _agreement(rows: list[TensorAgreement]) -> dict[str, Any]:
         "limit": FLOAT64_LIMIT,
         "largest_error": max(row.error for row in rows),
         "agrees": all(row.agrees for row in rows),
-        "tensors": {row.name: {**asdict(row), "error": row.error} for row in rows},
+        "tensors": {row.name: _finite({**asdict(row), "error": row.error}) for row in rows},
     }
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with None for what JSON has no number for: infinity and NaN."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
 
 
 def draw(
