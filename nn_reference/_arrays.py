@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
 
+_OF_TORCH = {"device", "inplace", "padding_mode", "return_indices", "last_epoch"}
+_OF_TORCH |= {"foreach", "capturable", "differentiable", "fused"}
+
 
 def check_floating(owner: str, name: str, x: object) -> None:
     """Raise TypeError unless ``x`` is an array of real or complex floating-point numbers."""
@@ -35,7 +38,12 @@ def check_choice(owner: str, name: str, value: object, choices: tuple[object, ..
 
 
 def refuse(owner: str, **options: object) -> None:
-    """Raise NotImplementedError naming the first option of torch that was asked for and is not here."""
+    """Raise NotImplementedError naming the first option of torch that was asked for and is not here.
+
+    None and False ask for nothing; TypeError for a name that torch has not either.
+    """
     for name, value in options.items():
+        if name not in _OF_TORCH:
+            raise TypeError(f"{owner}: got an unexpected keyword argument {name!r}")
         if value is not None and value is not False:
             raise NotImplementedError(f"{owner}: {name}={value!r} is not supported by nn_reference")

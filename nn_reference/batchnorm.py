@@ -134,9 +134,8 @@ class _BatchNorm(Layer):
             return forward(x, weight, bias, self.eps, (self.running_mean, self.running_var))[:2]
         n = x.size // self.num_features
         if n < 2:
-            raise ValueError(
-                f"{name}: input has shape {x.shape}, a batch's variance needs two values per channel"
-            )
+            needs = "a batch's variance needs two values per channel"
+            raise ValueError(f"{name}: input has shape {x.shape}, {needs}")
         y, cache, (mean, var) = forward(x, weight, bias, self.eps)
         if self.training:
             self._track(mean.reshape(-1), var.reshape(-1) * (n / (n - 1)))
@@ -154,10 +153,7 @@ class _BatchNorm(Layer):
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array:
         grad_x, grad_weight, grad_bias = backward(cache, grad_y)
-        if self.weight is not None:
-            self.weight.accumulate(grad_weight)
-        if self.bias is not None:
-            self.bias.accumulate(grad_bias)
+        self._accumulate(weight=grad_weight, bias=grad_bias)
         return grad_x
 
     def extra_repr(self) -> str:

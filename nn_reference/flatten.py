@@ -40,9 +40,8 @@ class Flatten(Layer):
             if not -rank <= dim < rank:
                 raise ValueError(f"Flatten: input has shape {x.shape}, which has no dimension {dim}")
         if self.start_dim % rank > self.end_dim % rank:
-            raise ValueError(
-                f"Flatten: start_dim={self.start_dim} comes after end_dim={self.end_dim} for shape {x.shape}"
-            )
+            dims = f"start_dim={self.start_dim} comes after end_dim={self.end_dim}"
+            raise ValueError(f"Flatten: {dims} for shape {x.shape}")
         return forward(x, self.start_dim, self.end_dim)
 
     def _backward(self, cache: tuple[int, ...], grad_y: Array, need_grad_x: bool) -> Array:

@@ -110,15 +110,18 @@ class Layer(Module):
             self._pending.pop()
         return grad_input
 
+    def _accumulate(self, **grads: Array) -> None:
+        """Add to the gradients of the parameters of these names that the layer has."""
+        for name, parameter in self._own_parameters():
+            parameter.accumulate(grads[name])
+
     def _last_pending(self) -> Pending:
         if self._pending:
             return self._pending[-1]
         reason = "called before forward"
         if self._pending is not None:
-            reason = (
-                "called twice for one forward, or the forward ran under no_grad, or a later forward dropped "
-                "it (then make both calls within one module)"
-            )
+            reason = "called twice for one forward, or the forward ran under no_grad, or a later forward "
+            reason += "dropped it (then make both calls within one module)"
         raise RuntimeError(f"{type(self).__name__}.backward: {reason}")
 
     def _check_input(self, x: Array) -> None:

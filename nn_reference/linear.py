@@ -115,7 +115,5 @@ class Linear(Layer):
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array | None:
         grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x)
-        self.weight.accumulate(grad_weight)
-        if self.bias is not None:
-            self.bias.accumulate(grad_bias)
+        self._accumulate(weight=grad_weight, bias=grad_bias)
         return grad_x

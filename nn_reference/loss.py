@@ -58,9 +58,8 @@ class Loss(Layer):
         pending = self._last_pending()
         if grad_output is None:
             if pending.output_shape != ():
-                raise ValueError(
-                    f"{type(self).__name__}.backward: reduction='none' needs the gradient of each loss"
-                )
+                name = type(self).__name__
+                raise ValueError(f"{name}.backward: reduction='none' needs the gradient of each loss")
             grad_output = 1
         return super().backward(np.asarray(grad_output, pending.output_dtype), input_grad)
 

@@ -128,7 +128,7 @@ class Module:
     def _walk(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
         yield prefix, self
         for name, child in self.named_children():
-            yield from child._walk(f"{prefix}.{name}" if prefix else name)
+            yield from child._walk(_join(prefix, name))
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """Yield this module and all inside it, outer ones first; one used under two names has the first."""
@@ -144,12 +144,15 @@ class Module:
     def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
         return ((name, value) for name, value in vars(self).items() if isinstance(value, Parameter))
 
+    def _own_buffers(self) -> Iterator[tuple[str, Array]]:
+        return ((name, getattr(self, name)) for name in self._buffers if getattr(self, name) is not None)
+
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield each parameter once, under torch's name for it, as ``fc1.weight``."""
         found: dict[int, tuple[str, Parameter]] = {}
         for prefix, module in self.named_modules():
             for name, parameter in module._own_parameters():
-                found.setdefault(id(parameter), (f"{prefix}.{name}" if prefix else name, parameter))
+                found.setdefault(id(parameter), (_join(prefix, name), parameter))
         return iter(found.values())
 
     def parameters(self) -> Iterator[Parameter]:
@@ -159,9 +162,7 @@ class Module:
     def named_buffers(self) -> Iterator[tuple[str, Array]]:
         """Yield each buffer that is not None, under torch's name for it."""
         for prefix, module in self.named_modules():
-            for name in module._buffers:
-                if getattr(module, name) is not None:
-                    yield f"{prefix}.{name}" if prefix else name, getattr(module, name)
+            yield from ((_join(prefix, name), value) for name, value in module._own_buffers())
 
     def buffers(self) -> Iterator[Array]:
         """Yield each buffer that is not None."""
@@ -170,12 +171,8 @@ class Module:
     def _live_state(self) -> Iterator[tuple[str, Array]]:
         """Yield torch's key and the array itself for every parameter and buffer."""
         for prefix, module in self._walk(""):
-            dot = f"{prefix}." if prefix else ""
-            for name, parameter in module._own_parameters():
-                yield dot + name, parameter.data
-            for name in module._buffers:
-                if getattr(module, name) is not None:
-                    yield dot + name, getattr(module, name)
+            yield from ((_join(prefix, name), p.data) for name, p in module._own_parameters())
+            yield from ((_join(prefix, name), value) for name, value in module._own_buffers())
 
     def state_dict(self) -> dict[str, Array]:
         """Return a copy of all parameters and buffers under torch's keys, in torch's order.
@@ -216,9 +213,8 @@ class Module:
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.astype(dtype, copy=False)
         for module in self.modules():
-            for name in module._buffers:
-                value = getattr(module, name)
-                if value is not None and np.issubdtype(value.dtype, np.inexact):
+            for name, value in list(module._own_buffers()):
+                if np.issubdtype(value.dtype, np.inexact):
                     setattr(module, name, value.astype(dtype, copy=False))
         return self
 
@@ -254,6 +250,10 @@ class Module:
         head = f"{type(self).__name__}({self.extra_repr()}"
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return "\n  ".join([head, *lines]) + ("\n)" if lines else ")")
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
 
 
 class Sequential(Module):

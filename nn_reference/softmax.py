@@ -70,9 +70,8 @@ class Softmax(Layer):
 
     def __init__(self, dim: int | None = None) -> None:
         if dim is None:
-            raise ValueError(
-                f"{type(self).__name__}: dim=None is not supported, name the axis of the classes"
-            )
+            name = type(self).__name__
+            raise ValueError(f"{name}: dim=None is not supported, name the axis of the classes")
         self.dim = dim
 
     def _forward(self, x: Array) -> tuple[Array, Cache]:

@@ -288,13 +288,8 @@ class ReduceLROnPlateau(LRScheduler):
         check_choice("ReduceLROnPlateau", "mode", mode, ("min", "max"))
         check_choice("ReduceLROnPlateau", "threshold_mode", threshold_mode, ("rel", "abs"))
         self.optimizer, self.last_epoch = optimizer, 0
-        self.mode, self.factor, self.patience = mode, factor, patience
-        self.threshold, self.threshold_mode, self.cooldown, self.eps = (
-            threshold,
-            threshold_mode,
-            cooldown,
-            eps,
-        )
+        self.mode, self.factor, self.patience, self.cooldown = mode, factor, patience, cooldown
+        self.threshold, self.threshold_mode, self.eps = threshold, threshold_mode, eps
         self.min_lrs = _each(min_lr, len(optimizer.param_groups))
         self.best = math.inf if mode == "min" else -math.inf
         self.cooldown_counter = self.num_bad_epochs = 0

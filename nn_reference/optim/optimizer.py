@@ -11,13 +11,8 @@ from nn_reference.module import Parameter
 
 PIECE = 2**15  # elements: small enough that the arrays of one piece stay in the cache together
 
-SCHEDULED = (
-    "initial_lr",
-    "max_lr",
-    "min_lr",
-    "max_momentum",
-    "base_momentum",
-)  # what schedulers add to groups
+# what schedulers add to groups
+SCHEDULED = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
 
 Params: TypeAlias = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]]
 
@@ -104,15 +99,15 @@ class Optimizer:
         for group in self.param_groups:
             for parameter in group["params"]:
                 grad = parameter.grad
-                if grad is not None:
-                    if (grad.shape, grad.dtype) != (parameter.shape, parameter.dtype):
-                        raise ValueError(
-                            f"{type(self).__name__}: a gradient is {grad.dtype} {grad.shape}, "
-                            f"its parameter {parameter.dtype} {parameter.shape}"
-                        )
-                    # a NumPy float64 from a user's own schedule would turn float32 arithmetic into float64
-                    settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in group.items()}
-                    self._update(parameter, grad, settings)
+                if grad is None:
+                    continue
+                if (grad.shape, grad.dtype) != (parameter.shape, parameter.dtype):
+                    found = f"a gradient is {grad.dtype} {grad.shape}"
+                    expected = f"its parameter {parameter.dtype} {parameter.shape}"
+                    raise ValueError(f"{type(self).__name__}: {found}, {expected}")
+                # a NumPy float64 from a user's own schedule would turn float32 arithmetic into float64
+                settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in group.items()}
+                self._update(parameter, grad, settings)
         return loss
 
     def _update(self, parameter: Parameter, grad: Array, settings: Mapping[str, Any]) -> None:
@@ -133,9 +128,8 @@ class Optimizer:
         """
         name = type(self).__name__
         groups = state_dict["param_groups"]
-        sizes = [len(group["params"]) for group in self.param_groups]
-        if [len(group["params"]) for group in groups] != sizes:
-            found = [len(group["params"]) for group in groups]
+        sizes, found = ([len(group["params"]) for group in each] for each in (self.param_groups, groups))
+        if found != sizes:
             raise ValueError(f"{name}.load_state_dict: groups of {found} parameters, expected {sizes}")
         new_state: dict[Parameter, dict[str, Any]] = {}
         for mine, theirs in zip(self.param_groups, groups, strict=True):
@@ -154,10 +148,8 @@ class Optimizer:
                 restored[key] = int(value)
             elif value is not None:
                 if np.shape(value) != parameter.shape:
-                    raise ValueError(
-                        f"{type(self).__name__}.load_state_dict: {key} has shape {np.shape(value)}, "
-                        f"expected {parameter.shape}"
-                    )
+                    shapes = f"{key} has shape {np.shape(value)}, expected {parameter.shape}"
+                    raise ValueError(f"{type(self).__name__}.load_state_dict: {shapes}")
                 restored[key] = np.asarray(value).astype(parameter.dtype)
         return restored
 

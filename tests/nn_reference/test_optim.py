@@ -417,3 +417,9 @@ def test_a_resumed_schedule_goes_on(name):
     expected = run(torch.optim, theirs, interrupted=True)
     for interrupted in (False, True):
         np.testing.assert_allclose(run(optim, ours, interrupted), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_a_misspelt_setting_is_an_error_even_where_it_asks_for_nothing(name):
+    with pytest.raises(TypeError, match=f"{name}: got an unexpected keyword argument 'maximise'"):
+        getattr(optim, name)([nn.Parameter(np.ones(2))], maximise=False)
