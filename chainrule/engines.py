@@ -152,7 +152,11 @@ def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engin
     The weights are drawn by ``nn_reference``, whichever the engine: two engines with one seed start equal.
     Raises ChainruleError when PyTorch has no such device.
     """
-    network = recipe.build(nn_reference, generator=np.random.default_rng([seed, 0]))
+    network = recipe.build(
+        nn_reference,
+        generator=np.random.default_rng([seed, 0]),
+        mask_generator=np.random.default_rng([seed, 2]),
+    )
     if name == "numpy":
         criterion = recipe.build_loss(nn_reference)
         return NumpyEngine(

@@ -36,15 +36,27 @@ def config(recipe: Recipe, engines: list[str], data: Dataset, device: str, threa
 
 
 def compare(recipe: Recipe, data: Dataset, state: dict[str, np.ndarray]) -> list[TensorAgreement]:
-    """Compare the two engines with the trained weights, in float64, on the first test images."""
+    """Compare the two engines with the trained weights, in float64, on the first test images.
+
+    Both are in eval mode: Dropout lets everything through, and BatchNorm uses its running statistics. (With
+    those of the batch the gradient of a bias before it is zero but for rounding, and a comparison of rounding
+    errors relative to their largest tells nothing.)
+
+    For a network with max pooling each pixel is given a random fraction of a grey level: on the blank paper of
+    an image whole windows have one value but for the order of a sum, so that rounding decides which element is
+    the largest, and with it where the gradient goes.
+    """
     import torch
 
-    reference = recipe.build(nn_reference)
+    reference, autograd = recipe.build(nn_reference).eval(), recipe.build(torch.nn).eval()
     reference.load_state_dict(state)
-    images = (data.test_images[:COMPARED_IMAGES] / 255 - recipe.mean) / recipe.std
+    images = recipe.examples(data.test_images[:COMPARED_IMAGES]).astype(np.float64)
+    if any(layer.type == "MaxPool2d" for layer in recipe.layers):
+        images += np.random.default_rng(0).random(images.shape)
+    images = (images / 255 - recipe.mean) / recipe.std
     labels = data.test_labels[:COMPARED_IMAGES].astype(np.int64)
     criteria = recipe.build_loss(nn_reference), recipe.build_loss(torch.nn)
-    return compare_networks(reference, criteria[0], recipe.build(torch.nn), criteria[1], images, labels)
+    return compare_networks(reference, criteria[0], autograd, criteria[1], images, labels)
 
 
 def summary(

@@ -97,8 +97,9 @@ def train(
     engine and split. Returns what each engine reached on the test images, which decide nothing here.
     """
     normalisation = (recipe.mean, recipe.std)
-    learn = [engine.put(dataset.train_images, dataset.train_labels, *normalisation) for engine in engines]
-    test = [engine.put(dataset.test_images, dataset.test_labels, *normalisation) for engine in engines]
+    train_images, test_images = recipe.examples(dataset.train_images), recipe.examples(dataset.test_images)
+    learn = [engine.put(train_images, dataset.train_labels, *normalisation) for engine in engines]
+    test = [engine.put(test_images, dataset.test_labels, *normalisation) for engine in engines]
     results = [Trained(engine.name) for engine in engines]
     rate = recipe.optimizer.arguments.get("lr")
     metrics: list[dict[str, Any]] = []

@@ -145,7 +145,7 @@ def _engine_names(engine: EngineChoice | None, device: Device) -> list[str]:
 
 
 def _check_fit(plan: "Recipe", data: "Dataset") -> None:
-    if data.train_images.shape[1:] != plan.input_shape:
+    if plan.input_shape not in (data.train_images.shape[1:], (1, *data.train_images.shape[1:])):
         raise ChainruleError(
             f"{plan.source} expects images of {plan.input_shape}, "
             f"{data.title} has {data.train_images.shape[1:]}"

@@ -28,7 +28,7 @@ def test_each_command_has_help_with_an_example(command, capsys):
     ("arguments", "message"),
     [
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
-        (["train", "simplnet"], "there is no recipe 'simplnet'. Known: ann, simplenet"),
+        (["train", "simplnet"], "there is no recipe 'simplnet'. Known: ann, cnn"),
         (["train", "--dataset", "mnits"], "mnist"),
         (["train", "--epochs", "0"], "--epochs must be at least 1, found 0"),
         (["train", "--batch-size", "-3"], "--batch-size must be at least 1, found -3"),
