@@ -9,6 +9,7 @@ from chainrule import __version__
 from chainrule.commands.datasets import datasets
 from chainrule.commands.download import download
 from chainrule.commands.explain import explain
+from chainrule.commands.recipes import recipes
 from chainrule.commands.train import train
 from chainrule.errors import ChainruleError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 for command in (download, datasets, train, explain):
     app.command()(command)
+app.add_typer(recipes, name="recipes")
 
 
 def _show_version(wanted: bool) -> None:

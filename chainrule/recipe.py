@@ -145,6 +145,16 @@ class Recipe:
             more["T_max"] = length
         return _make(optim.lr_scheduler, self.scheduler, optimizer, **more)
 
+    def parameter_counts(self) -> tuple[int, ...]:
+        """Return the number of learnt numbers in each layer."""
+        network = self.build(nn_reference)
+        return tuple(sum(parameter.data.size for parameter in module.parameters()) for module in network)
+
+    @property
+    def waits_for_plateau(self) -> bool:
+        """Whether the scheduler's step needs to be told the loss."""
+        return self.scheduler is not None and self.scheduler.type == "ReduceLROnPlateau"
+
     def examples(self, images: np.ndarray) -> np.ndarray:
         """Return images (N, H, W) as the network takes them, (N, *input_shape): where that is (1, H, W), with
         an axis for the one channel."""
