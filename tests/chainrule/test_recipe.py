@@ -1,6 +1,8 @@
 """Recipes: what is read, what is computed, and what is refused by name."""
 
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -391,3 +393,9 @@ def test_a_channel_axis_is_added_where_the_network_wants_one():
     assert recipe.load("cnn").examples(images).shape == (3, 1, 28, 28)
     assert recipe.load("ann").examples(images) is not None
     assert np.array_equal(recipe.load("cnn").examples(images)[:, 0], images)
+
+
+@pytest.mark.parametrize("name", recipe.known())
+def test_a_recipe_comes_back_from_the_configuration_of_a_run(name):
+    plan = recipe.load(name)
+    assert recipe.restore(json.loads(json.dumps(asdict(plan)))) == plan
