@@ -116,14 +116,14 @@ def test_an_epoch_sees_every_example_once_in_a_new_order():
 
 
 class FakeEngine:
-    """An engine that learns nothing. ``validation`` gives each epoch's accuracy on two validation images."""
+    """An engine that learns nothing; what it reaches on the validation images in each epoch is given."""
 
     name = "fake"
     optim = nn_reference.optim
 
-    def __init__(self, validation=()):
+    def __init__(self, validation=(), losses=()):
         self.optimizer = nn_reference.optim.SGD([nn_reference.Parameter(np.zeros(1))], lr=1.0)
-        self._validation = list(validation)
+        self._validation, self._losses = list(validation), list(losses)
         self.data = []
 
     def put(self, images, labels, mean, std):
@@ -136,8 +136,9 @@ class FakeEngine:
     def evaluate(self, data):
         count = len(self.data[data][1])
         accuracy = self._validation.pop(0) if self._validation and data == 1 else 0.0
+        loss = self._losses.pop(0) if self._losses and data == 1 else 1.0
         right = np.arange(count) < round(accuracy * count)
-        return 1.0, np.eye(2)[np.where(right, 0, 1)]
+        return loss, np.eye(2)[np.where(right, 0, 1)]
 
 
 def plan(name="simplenet", **changes):
@@ -215,13 +216,13 @@ def test_each_engine_stops_on_its_own():
     assert [result.epochs for result in results] == [2, 5]
 
 
-def rates(scheduler, **changes):
+def rates(scheduler, losses=(), **changes):
     scheduled = recipe.load(
         "simplenet",
         {"training.scheduler": scheduler, "training.optimizer": {"type": "SGD", "lr": 1.0, "momentum": 0.9}}
         | {f"training.{key}": value for key, value in {"batch_size": 5, "epochs": 4, **changes}.items()},
     )
-    _, rows, _ = train_with([FakeEngine()], scheduled, blank(10))
+    _, rows, _ = train_with([FakeEngine(losses=losses)], scheduled, blank(10))
     return [row["learning_rate"] for row in rows if row["split"] == "train"]
 
 
@@ -233,7 +234,10 @@ def test_schedules_move_on_every_step_or_every_epoch_as_each_requires():
     assert rates({**step, "interval": "step"}) == [1 / 2, 1 / 8, 1 / 32, 1 / 128]
     # The fake's loss never falls: the plateau is seen after the second epoch.
     assert rates({"type": "ReduceLROnPlateau", "patience": 0}) == pytest.approx([1, 1, 0.1, 0.01])
-    assert rates({"type": "ReduceLROnPlateau", "patience": 0}, validation=2)[-1] == pytest.approx(0.01)
+    # With a validation split its loss is the one that counts.
+    plateau = {"type": "ReduceLROnPlateau", "patience": 0}
+    assert rates(plateau, losses=[4, 3, 2, 1], validation=2) == [1, 1, 1, 1]
+    assert rates(plateau, losses=[4, 3, 5, 1], validation=2) == pytest.approx([1, 1, 1, 0.1])
     cycle = rates({"type": "OneCycleLR", "max_lr": 2.0, "final_div_factor": 10.0})
     assert cycle[-1] == pytest.approx(2.0 / 25 / 10), "it ends with the last of the steps"
     assert rates({"type": "CosineAnnealingLR", "eta_min": 0.5}) == pytest.approx(
@@ -258,6 +262,18 @@ def test_every_recipe_learns_on_both_engines_and_they_agree(name):
     assert all(row.agrees for row in comparison), comparison
     assert len(comparison) == 3 + len(list(built[0].network.parameters()))
     assert all(row.largest_value > 0 for row in comparison), "a comparison of zeros proves nothing"
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_the_masks_of_dropout_are_the_seeds(name):
+    start = engines.build(plan("mlp"), name, seed=7).state_dict()
+    losses = []
+    for seed in (7, 7, 8):
+        engine = engines.build(plan("mlp"), name, seed=seed)
+        engine.load_state_dict(start)  # so that nothing but the masks can differ
+        data = engine.put(few(64).train_images, few(64).train_labels, 0.0, 1.0)
+        losses.append(float(engine.train_step(data, np.arange(64))[0]))
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_without_random_masks_both_engines_walk_together():
