@@ -127,12 +127,13 @@ class Screen:
         """Print what was reached, how far the engines agree, and where the files are."""
         self.line()
         for result in results:
-            best = result.best
+            best, early = result.best, result.epochs < self._epochs
             self.line(
                 f"{result.engine:6}  {result.test_accuracy:.2%} of the test images right, "
                 f"{result.seconds:.1f} s of training"
+                + (f"; stopped early, after epoch {result.epochs}" if early else "")
                 + (
-                    f"; {best.test_accuracy:.2%} after epoch {best.epoch}, the best by validation"
+                    f"; the best by validation is epoch {best.epoch}: {best.test_accuracy:.2%}"
                     if best
                     else ""
                 )

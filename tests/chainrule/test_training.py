@@ -312,7 +312,8 @@ def test_the_best_model_is_kept_beside_the_last(tmp_path, capsys):
     screen = capsys.readouterr().out
     assert "300 of the training images are kept back for validation; stop after 2 epochs" in screen
     assert "best so far" in screen
-    assert "the best by validation" in screen
+    assert "; stopped early, after epoch " in screen
+    assert "; the best by validation is epoch " in screen
 
 
 @pytest.mark.parametrize(
