@@ -30,7 +30,7 @@ from nn_reference import cross_entropy, linear, relu, softmax, torch_random
 Tensors = dict[str, np.ndarray]
 
 
-def multiply_add(a: np.ndarray, b: float, c: np.ndarray) -> np.ndarray:
+def multiply_add(a: np.ndarray, b: float | np.ndarray, c: np.ndarray) -> np.ndarray:
     """Return ``a b + c`` in float32, rounded once: what ``torch.add(c, a, alpha=b)`` computes.
 
         a, c  (*), float32; b is rounded to float32 first, as by torch
@@ -39,9 +39,9 @@ def multiply_add(a: np.ndarray, b: float, c: np.ndarray) -> np.ndarray:
     already goes wrong if the first rounding lands on the midpoint of two float32: there the sum is moved by
     one unit of float64 towards what was lost. Source: Boldo and Melquiond (2008), rounding to odd.
     """
-    product = a.astype(np.float64) * float(np.float32(b))
+    product = a.astype(np.float64) * np.asarray(b, np.float32)
     total = product + c
-    maybe_midpoint = total.view(np.int64) & (2**28 - 1) == 0
+    maybe_midpoint = (total.view(np.int64) & (2**28 - 1) == 0) & (total != c)
     if maybe_midpoint.any():
         p, t, c64 = product[maybe_midpoint], total[maybe_midpoint], c[maybe_midpoint].astype(np.float64)
         with np.errstate(invalid="ignore"):

@@ -4,7 +4,8 @@
 
 ``folder`` holds mnist/ as `chainrule download mnist` leaves it. For each seed: whether PyTorch's own layers
 start from the same bits, how many elements of parameters, gradients and anything else differ, summed over the
-steps, and what differed first. ``--pixels`` is what the bytes are divided by.
+steps, and what differed first. ``--pixels`` is what the bytes are divided by. At the end the same network as
+anyone would write it, in float32 throughout: how much differs after the first step.
 """
 
 import argparse
@@ -57,9 +58,8 @@ def main() -> None:
         rng = torch_random.Generator(seed)
         linears = build(sizes, nn, generator=rng)
         same = same_start(linears, build(sizes, torch.nn))
-        layers = [layer for linear in linears for layer in (linear, nn.ReLU())][:-1]
         report = exact_training(
-            nn.Sequential(*layers),
+            nn.Sequential(*interleave(linears, nn.ReLU)),
             images,
             labels,
             steps=-(-len(images) // 64),
@@ -83,6 +83,38 @@ def main() -> None:
     for kind in ("parameters", "gradients"):
         print(f"{sum(not kinds[kind] for _, kinds in reports)} in the {kind} at every step,")
     print(f"of {reports[0][0].steps} steps; {time.perf_counter() - start:.0f} s.")
+    print_plain(sizes, images, labels, arguments.lr, arguments.momentum)
+
+
+def print_plain(sizes: list[int], images: np.ndarray, labels: np.ndarray, lr: float, momentum: float) -> None:
+    """Print how many elements differ after one step without any float64, from the bits of seed 0."""
+    rng = torch_random.Generator(0)
+    linears = build(sizes, nn, generator=rng)
+    ours = nn.Sequential(*interleave(linears, nn.ReLU))
+    theirs = torch.nn.Sequential(*interleave(build(sizes, torch.nn), torch.nn.ReLU))
+    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in ours.state_dict().items()})
+    criterion, optimizer = nn.CrossEntropyLoss(), nn.optim.SGD(ours.parameters(), lr, momentum)
+    their_optimizer = torch.optim.SGD(theirs.parameters(), lr, momentum)
+    batch = rng.randperm(len(images))[:64]
+    x, target = images[batch].reshape(64, -1), labels[batch]
+
+    criterion(ours(x), target)
+    ours.backward(criterion.backward(), input_grad=False)
+    optimizer.step()
+    torch.nn.CrossEntropyLoss()(theirs(torch.from_numpy(x)), torch.from_numpy(target)).backward()
+    their_optimizer.step()
+
+    grads = values = total = 0
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        total += p.data.size
+        grads += int((p.grad.view(np.uint32) != q.grad.numpy().view(np.uint32)).sum())
+        values += int((p.data.view(np.uint32) != q.detach().numpy().view(np.uint32)).sum())
+    print("\nIn float32 throughout, after one step,", end=" ")
+    print(f"{grads} of {total} elements of the gradients differ, and {values} of the parameters.")
+
+
+def interleave(linears: list, relu) -> list:
+    return [layer for linear in linears for layer in (linear, relu())][:-1]
 
 
 def kind_of(name: str) -> str:
