@@ -209,7 +209,7 @@ def test_multiply_add_just_beside_the_midpoint(sign):
 
 
 def test_the_fused_loss_parts_sooner(digits):
-    """PyTorch's p - 1 cancels in float64. The same training with the loss written out has no such difference."""
+    """PyTorch's p - 1 cancels in float64; with the loss written out the same training has no difference."""
     assert train(digits, steps=5, fused_loss=True).identical
     report = train(digits, steps=250, fused_loss=True)
     assert not report.identical
