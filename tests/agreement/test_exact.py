@@ -79,6 +79,17 @@ def test_all_that_was_computed_is_compared(digits):
     assert all(value.dtype == np.float32 for value in seen.values())
 
 
+def test_sums_of_short_pixels_do_not_depend_on_the_order(digits):
+    """Why docs/bit-for-bit.md divides by 256: at the start no float64 sum of the first layer is rounded."""
+    weight = nn.Linear(784, 128, generator=torch_random.Generator(0)).weight.data.astype(np.float64)
+    order = torch_random.Generator(1).randperm(784)
+    for divisor, least, most in ((256, 0, 0), (255, 0.5, 1)):
+        pixels = (digits[0].reshape(-1, 784) * np.float32(256)) / np.float32(divisor)
+        x = pixels.astype(np.float64)
+        changed = np.mean(x @ weight.T != x[:, order] @ weight[:, order].T)
+        assert least <= changed <= most
+
+
 def test_an_epoch_of_mnist(shared):
     """From PyTorch's own start, made without PyTorch. Which near-ties there are depends on the BLAS."""
     images = idx.read(shared / "mnist" / "train-images-idx3-ubyte.gz").astype(np.float32) / np.float32(256)
