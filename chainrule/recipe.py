@@ -207,6 +207,39 @@ def parse(text: str, *, name: str, source: str, changes: Mapping[str, Any] | Non
     return replace(made, summary=", ".join([made.summary, *changed]))
 
 
+def restore(saved: Any, source: str) -> Recipe:
+    """Return the recipe that ``saved`` is what `dataclasses.asdict` made of: a run's config.json keeps it so.
+
+    It is checked like one that a person wrote; ``source`` is named in errors (ChainruleError).
+    """
+    try:
+        keys = ("batch_size", "epochs", "seed", "validation", "early_stopping")
+        training = {key: saved[key] for key in keys if key in saved}
+        training |= {"loss": _as_table(saved["loss"]), "optimizer": _as_table(saved["optimizer"])}
+        if saved.get("scheduler") is not None:
+            training["scheduler"] = {**_as_table(saved["scheduler"]), "interval": saved["interval"]}
+        init = {key: saved.get(f"init_{key}") for key in ("weight", "bias")}
+        table = {
+            "summary": saved["summary"],
+            "layers": [_as_table(layer) for layer in saved["layers"]],
+            "input": {"shape": saved["input_shape"], "mean": saved["mean"], "std": saved["std"]},
+            "training": training,
+        }
+        if init["weight"] is not None:
+            table["init"] = {key: _as_table(part) for key, part in init.items() if part is not None}
+        return _recipe(table, str(saved["name"]), source)
+    except _Wrong as error:
+        raise ChainruleError(f"{source}: {error}") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ChainruleError(f"{source}: not the recipe of a run: {error}") from None
+
+
+def _as_table(part: Any) -> dict[str, Any]:
+    """Return a part as it stands in a recipe's file."""
+    name = {"name": part["name"]} if part["name"] else {}
+    return {**part["arguments"], **name, "type": part["type"]}
+
+
 class _Wrong(Exception):
     """What is wrong in a recipe, without the name of its file."""
 
