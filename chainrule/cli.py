@@ -8,6 +8,7 @@ import typer
 from chainrule import __version__
 from chainrule.commands.datasets import datasets
 from chainrule.commands.download import download
+from chainrule.commands.evaluate import evaluate
 from chainrule.commands.explain import explain
 from chainrule.commands.train import train
 from chainrule.errors import ChainruleError
@@ -21,7 +22,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, datasets, train, explain):
+for command in (download, datasets, train, evaluate, explain):
     app.command()(command)
 
 
