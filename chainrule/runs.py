@@ -111,7 +111,7 @@ class RunFolder:
         """Write a state dict in the safetensors format, under PyTorch's keys."""
         from safetensors.numpy import save
 
-        content = save({key: np.ascontiguousarray(value) for key, value in state.items()})
+        content = save({key: np.asarray(value, order="C") for key, value in state.items()})
         self._replace(name, content, first=not self.has_model)
         while self._waiting:
             self._replace(*self._waiting.popitem())
