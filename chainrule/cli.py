@@ -10,6 +10,7 @@ from chainrule.commands.datasets import datasets
 from chainrule.commands.download import download
 from chainrule.commands.evaluate import evaluate
 from chainrule.commands.explain import explain
+from chainrule.commands.export import export
 from chainrule.commands.train import train
 from chainrule.errors import ChainruleError
 
@@ -22,7 +23,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, datasets, train, evaluate, explain):
+for command in (download, datasets, train, evaluate, export, explain):
     app.command()(command)
 
 

@@ -26,13 +26,10 @@ class SavedRun:
     config: dict[str, Any]
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """What summary.json says; empty where there is none: the run was stopped, or still goes on."""
-        try:
-            summary = json.loads((self.path / "summary.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return summary if isinstance(summary, dict) else {}
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the outputs: those of a known data set, else their numbers."""
+        known = sources().get(self.config["dataset"])
+        return known.classes if known else tuple(map(str, range(self.recipe.shapes[-1][0])))
 
 
 def open_run(path: Path) -> SavedRun:
