@@ -85,7 +85,8 @@ def check_by_running(made: ModelProto, recipe: Recipe, state: Mapping[str, np.nd
     network.load_state_dict(state)
     pixels = np.random.default_rng(0).random((3, 1, *recipe.input_shape[-2:]), np.float32)
     expected = network(recipe.examples((pixels - np.float32(recipe.mean)) / np.float32(recipe.std)))
-    found = np.asarray(ReferenceEvaluator(made).run(None, {INPUT: pixels})[0])
+    runtime: Any = ReferenceEvaluator(made)
+    (found,) = runtime.run(None, {INPUT: pixels})
     if found.shape != expected.shape or not np.abs(found - expected).max() <= LIMIT * np.abs(expected).max():
         raise ChainruleError(
             f"{recipe.source}: cannot be written as ONNX: run, the model says something else than the network"
