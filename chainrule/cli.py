@@ -23,8 +23,9 @@ app = typer.Typer(
 )
 
 
-for command in (download, datasets, train, evaluate, export, explain):
+for command in (download, train, evaluate, export, explain):
     app.command()(command)
+app.add_typer(datasets, name="datasets")
 
 
 def _show_version(wanted: bool) -> None:
