@@ -1,6 +1,7 @@
 """A run is read back whole: the same accuracy on either engine, and every damage is one clear line."""
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import asdict, replace
@@ -313,3 +314,24 @@ def test_images_that_do_not_fit_are_one_line(copy, capsys):
     state |= {"fc4.weight": np.zeros((12, 128), np.float32), "fc4.bias": np.zeros(12, np.float32)}
     save_file(state, copy / "model.safetensors")
     assert "Embedded digits has 10 classes of images of (28, 28)" in error(capsys, copy)
+
+
+# -- Fashion-MNIST: the same commands -------------------------------------------------------------------
+
+
+def test_fashion_mnist_with_the_same_commands(shared, tmp_path, capsys):
+    pytest.importorskip("torch", reason="needs PyTorch: runs where chainrule[torch] is installed")
+    path = tmp_path / "run"
+    options = ["--dataset", "fashion-mnist", "--root", str(shared), "--epochs", "1", "--engine", "numpy"]
+    assert run(["train", "simplenet", *options, "--out", str(path), "--json"]) == 0
+    found = report(capsys, path, "--engine", "both")
+    recorded = json.loads((path / "summary.json").read_text())["test_accuracy"]
+    assert found["engines"]["numpy"]["accuracy"] == recorded > 0.8
+    # Two networks that round differently may part on an image that lies between two classes.
+    assert abs(found["engines"]["torch"]["accuracy"] - recorded) <= 2e-4
+    assert len(found["differing_predictions"]) <= 2
+    assert list(found["engines"]["torch"]["per_class_accuracy"])[8:] == ["Bag", "Ankle boot"]
+    assert run(["evaluate", str(path), "--engine", "numpy"]) == 0
+    assert re.search(r"^Ankle boot +\d\d\.\d\d%$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert run(["export", str(path)]) == 0
+    assert saved.open_run(path).class_names[9] == "Ankle boot"
