@@ -11,6 +11,7 @@ from chainrule.commands.download import download
 from chainrule.commands.evaluate import evaluate
 from chainrule.commands.explain import explain
 from chainrule.commands.export import export
+from chainrule.commands.recipes import recipes
 from chainrule.commands.train import train
 from chainrule.errors import ChainruleError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 for command in (download, train, evaluate, export, explain):
     app.command()(command)
 app.add_typer(datasets, name="datasets")
+app.add_typer(recipes, name="recipes")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,9 +1,11 @@
 """The two engines behind one interface: what the training loop needs of either."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,12 +19,17 @@ class Engine(Protocol):
     """A network, its loss and its optimizer. ``data`` is whatever ``put`` returned."""
 
     name: str
+    optim: ModuleType  # where its schedulers are
+    optimizer: Any
 
     def put(self, images: np.ndarray, labels: np.ndarray, mean: float, std: float) -> Any:
-        """Bring uint8 images (N, H, W) and labels (N,) to where the engine computes, normalised."""
+        """Bring uint8 images (N, ...) and labels (N,) to where the engine computes, normalised."""
 
-    def train_step(self, data: Any, batch: np.ndarray) -> tuple[Any, Any]:
-        """Learn from the examples with these indices; return their mean loss and how many were right."""
+    def train_step(self, data: Any, batch: np.ndarray) -> tuple[Any, Any, Any]:
+        """Learn from the examples with these indices.
+
+        Returns their mean loss, how many were right, and the norm of the gradient, all before the step.
+        """
 
     def evaluate(self, data: Any, batch_size: int = 1000) -> tuple[float, np.ndarray]:
         """Return the mean loss and the outputs, (N, classes)."""
@@ -36,7 +43,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """Images (N, H, W), normalised, in float32, and labels (N,) in int64."""
+    """Images (N, ...), normalised, in float32, and labels (N,) in int64."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -46,6 +53,7 @@ class NumpyEngine:
     """A network, its loss and its optimizer from ``nn_reference``."""
 
     name = "numpy"
+    optim: ModuleType = nn_reference.optim
 
     def __init__(self, network: Any, criterion: Any, optimizer: Any):
         self.network = network
@@ -60,10 +68,10 @@ class NumpyEngine:
         pixels /= std
         return Data(pixels, labels.astype(np.int64))
 
-    def train_step(self, data: Data, batch: np.ndarray) -> tuple[Any, Any]:
+    def train_step(self, data: Data, batch: np.ndarray) -> tuple[Any, Any, Any]:
         """Learn from the examples whose indices are ``batch``.
 
-        Returns their mean loss and how many were read correctly, before the step.
+        Returns their mean loss, how many were read correctly, and the norm of the gradient, before the step.
         """
         images, labels = data.images[batch], data.labels[batch]
         self.network.train()
@@ -71,8 +79,14 @@ class NumpyEngine:
         loss = self.criterion(logits, labels)
         self.optimizer.zero_grad()
         self.network.backward(self.criterion.backward(), input_grad=False)
+        norm = self._gradient_norm()
         self.optimizer.step()
-        return float(loss), np.count_nonzero(logits.argmax(1) == labels)
+        return float(loss), np.count_nonzero(logits.argmax(1) == labels), norm
+
+    def _gradient_norm(self) -> float:
+        """Return the length of the gradient, all parameters taken as one vector."""
+        grads = (parameter.grad for parameter in self.optimizer.param_groups[0]["params"])
+        return math.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads))
 
     def evaluate(self, data: Data, batch_size: int = 1000) -> tuple[float, np.ndarray]:
         """Return the mean loss over ``data`` and the network's outputs, (N, classes), in eval mode."""
@@ -117,8 +131,8 @@ def threads(count: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def rehearse(recipe: Recipe, name: str, device: str) -> None:
-    """Take one step on a white and a black image, so that a recipe's mistakes show before a run begins.
+def rehearse(recipe: Recipe, name: str, device: str, steps_per_epoch: int = 100) -> None:
+    """Take one step on a black and a white image, so that a recipe's mistakes show before a run begins.
 
     Raises ChainruleError, which names the recipe's file, for whatever goes wrong.
     """
@@ -128,7 +142,10 @@ def rehearse(recipe: Recipe, name: str, device: str) -> None:
         with np.errstate(all="ignore"):
             engine = build(recipe, name, seed=0, device=device)
             data = engine.put(images, np.arange(2), recipe.mean, recipe.std)
+            scheduler = recipe.build_scheduler(engine.optim, engine.optimizer, steps_per_epoch)
             loss = float(engine.train_step(data, np.arange(2))[0])
+            if scheduler is not None:
+                scheduler.step(*([loss] if recipe.waits_for_plateau else []))
     except ChainruleError:
         raise
     except Exception as error:
@@ -147,9 +164,13 @@ def torch_is_installed() -> bool:
 
 
 def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engine:
-    """Return the engine ``name`` ("numpy" or "torch") for a recipe, with weights drawn from ``seed``.
+    """Return the engine ``name`` ("numpy" or "torch") for a recipe, with all that is random from ``seed``.
 
     The weights are drawn by ``nn_reference``, whichever the engine: two engines with one seed start equal.
+    The masks of Dropout are each engine's own: NumPy's come from ``default_rng([seed, 2])``, PyTorch's from
+    its global generator, which is seeded here. (``[seed, 0]`` draws the weights, ``[seed, 1, epoch]`` the
+    order of the examples, ``[seed, 3]`` which of them are kept back for validation.)
+
     Raises ChainruleError when PyTorch has no such device.
     """
     network = recipe.build(
@@ -162,12 +183,12 @@ def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engin
         return NumpyEngine(
             network, criterion, recipe.build_optimizer(nn_reference.optim, network.parameters())
         )
-    engine = _build_torch(recipe, device)
+    engine = _build_torch(recipe, device, seed)
     engine.load_state_dict(dict(network.state_dict()))
     return engine
 
 
-def _build_torch(recipe: Recipe, device: str) -> Engine:
+def _build_torch(recipe: Recipe, device: str, seed: int) -> Engine:
     import torch
 
     from torch_impl import TorchEngine
@@ -177,5 +198,6 @@ def _build_torch(recipe: Recipe, device: str) -> Engine:
             f"--device cuda: PyTorch {torch.__version__} finds no CUDA device here; use --device cpu"
         )
     network = recipe.build(torch.nn).to(device)
+    torch.manual_seed(seed)  # building drew weights from the same generator, to be replaced
     criterion = recipe.build_loss(torch.nn)
     return TorchEngine(network, criterion, recipe.build_optimizer(torch.optim, network.parameters()), device)

@@ -42,9 +42,9 @@ def compare(recipe: Recipe, data: Dataset, state: dict[str, np.ndarray]) -> list
     those of the batch the gradient of a bias before it is zero but for rounding, and a comparison of rounding
     errors relative to their largest tells nothing.)
 
-    For a network with max pooling each pixel is given a random fraction of a grey level: on the blank paper of
-    an image whole windows have one value but for the order of a sum, so that rounding decides which element is
-    the largest, and with it where the gradient goes.
+    For a network with max pooling each pixel is given a random fraction of a grey level: on the blank paper
+    of an image whole windows have one value but for the order of a sum, so that rounding decides which
+    element is the largest, and with it where the gradient goes.
     """
     import torch
 
@@ -63,14 +63,20 @@ def summary(
     recipe: Recipe,
     data: Dataset,
     results: list[Trained],
-    parameters: int,
     comparison: list[TensorAgreement] | None,
 ) -> dict[str, Any]:
-    """Return what was reached: the first engine's figures at the top, and each engine's under ``engines``."""
+    """Return what was reached: the first engine's figures at the top, and each engine's under ``engines``.
+
+    Test figures are those after the last epoch; ``best`` has those of the best epoch by validation.
+    """
     engines = {
         result.engine: {
+            "epochs": result.epochs,
+            "train_accuracy": result.train_accuracy,
+            "train_loss": result.train_loss,
             "test_accuracy": result.test_accuracy,
             "test_loss": result.test_loss,
+            **({} if result.best is None else {"best": asdict(result.best)}),
             "seconds": round(result.seconds, 3),
             "per_class_accuracy": per_class_accuracy(result.outputs, data.test_labels, data.class_names),
         }
@@ -81,10 +87,9 @@ def summary(
         "recipe": recipe.name,
         "engine": "both" if len(results) > 1 else first,
         "dataset": data.name,
-        "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "seed": recipe.seed,
-        "parameters": parameters,
+        "parameters": sum(recipe.parameter_counts()),
         **engines[first],
         "dataset_sha256": data.sha256,
         "engines": engines,
@@ -95,6 +100,7 @@ def summary(
 def _agreement(rows: list[TensorAgreement]) -> dict[str, Any]:
     return {
         "dtype": "float64",
+        "mode": "eval",
         "images": COMPARED_IMAGES,
         "error": "largest difference / largest value",
         "limit": FLOAT64_LIMIT,

@@ -14,10 +14,13 @@ import numpy as np
 from chainrule.errors import ChainruleError
 from idx.writing import replacing, write_all
 
-METRICS_COLUMNS = ("epoch", "engine", "split", "loss", "accuracy", "learning_rate", "seconds")
+METRICS_COLUMNS = (
+    *("epoch", "engine", "split", "loss", "accuracy"),
+    *("learning_rate", "gradient_norm", "seconds"),  # of the training: a run's other splits leave them empty
+)
 # What a run writes, and may replace.
 _FILES = (
-    *("config.json", "metrics.csv", "summary.json", "model*.safetensors"),
+    *("config.json", "metrics.csv", "summary.json", "model*.safetensors", "best*.safetensors"),
     *("curves.png", "samples.png", "confusion.png"),
 )
 

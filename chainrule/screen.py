@@ -28,6 +28,8 @@ class Screen:
     def __init__(self, *, quiet: bool = False):
         self.quiet = quiet
         self._bar: ProgressBar | None = None
+        self._engines: list[str] = []
+        self._epochs = 0
         self._last_update = 0.0
 
     def line(self, text: str = "") -> None:
@@ -55,8 +57,18 @@ class Screen:
         names = {"numpy": "numpy (by hand)", "torch": f"torch ({device})"}
         together = ", from the same weights over the same batches" if len(engines) > 1 else ""
         self.line(f"Engines  {' and '.join(names[engine] for engine in engines)}{together}")
+        if recipe.validation:
+            stop = recipe.early_stopping
+            self.line(
+                f"Split    {recipe.validation:,} of the training images are kept back for validation"
+                + (f"; stop after {stop} epochs without a better one" if stop else "")
+            )
         self.line()
-        self.line("epoch  engine  train loss  train accuracy  test loss  test accuracy  seconds")
+        validation = "  valid loss  accuracy" if recipe.validation else ""
+        self.line(
+            f"epoch  engine  train loss  accuracy{validation}  test loss  accuracy  |gradient|  seconds"
+        )
+        self._engines, self._epochs = engines, recipe.epochs
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -64,11 +76,14 @@ class Screen:
         if self.quiet or not sys.stdout.isatty():
             yield
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as ProgressBar
 
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        with ProgressBar(*columns, TextColumn("{task.fields[means]}"), transient=True) as bar:
+        # The bar is the whole training, so that the time left is too; the engines take turns in it, which an
+        # average over many epochs evens out.
+        columns = [TextColumn("{task.description}"), BarColumn(bar_width=None)]
+        columns += [TextColumn("{task.fields[means]}"), TimeRemainingColumn(compact=True), TextColumn("left")]
+        with ProgressBar(*columns, transient=True, expand=True, speed_estimate_period=3600) as bar:
             self._bar = bar
             self._task = bar.add_task("", total=None, means="")
             try:
@@ -83,19 +98,27 @@ class Screen:
             return
         self._last_update = now
         loss, accuracy = progress.means()
+        before = (progress.epoch - 1) * len(self._engines) + self._engines.index(progress.engine)
         self._bar.update(
             self._task,
-            description=f"epoch {progress.epoch} {progress.engine}",
-            completed=progress.batch,
-            total=progress.batches,
-            means=f"loss {loss:.4f}  accuracy {accuracy:.2%}",
+            description=f"epoch {progress.epoch}/{self._epochs} {progress.engine} "
+            f"{progress.batch}/{progress.batches}",
+            completed=before * progress.batches + progress.batch,
+            total=self._epochs * len(self._engines) * progress.batches,
+            means=f"loss {loss:.4f} {accuracy:7.2%} {progress.images_per_second:,.0f} images/s",
         )
 
-    def epoch(self, train: dict[str, Any], test: dict[str, Any]) -> None:
-        """Print an epoch's row for one engine."""
+    def epoch(self, rows: list[dict[str, Any]], best: bool) -> None:
+        """Print an epoch for one engine, from its rows of ``metrics.csv``; the best one so far is marked."""
+        train = rows[0]
+        evaluated = "".join(
+            f"  {row['loss']:{10 if row['split'] == 'validation' else 9}.4f}  {row['accuracy']:8.2%}"
+            for row in rows[1:]
+        )
         self.line(
-            f"{train['epoch']:5}  {train['engine']:6}  {train['loss']:10.4f}  {train['accuracy']:14.2%}"
-            f"  {test['loss']:9.4f}  {test['accuracy']:13.2%}  {train['seconds']:7.2f}"
+            f"{train['epoch']:5}  {train['engine']:6}  {train['loss']:10.4f}  {train['accuracy']:8.2%}"
+            f"{evaluated}  {train['gradient_norm']:10.4f}  {train['seconds']:7.2f}"
+            + ("  best so far" if best else "")
         )
 
     def results(
@@ -104,9 +127,16 @@ class Screen:
         """Print what was reached, how far the engines agree, and where the files are."""
         self.line()
         for result in results:
+            best, early = result.best, result.epochs < self._epochs
             self.line(
                 f"{result.engine:6}  {result.test_accuracy:.2%} of the test images right, "
                 f"{result.seconds:.1f} s of training"
+                + (f"; stopped early, after epoch {result.epochs}" if early else "")
+                + (
+                    f"; the best by validation is epoch {best.epoch}: {best.test_accuracy:.2%}"
+                    if best
+                    else ""
+                )
             )
         if comparison is not None:
             self.comparison(comparison)

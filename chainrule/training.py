@@ -21,18 +21,107 @@ class Progress:
     engine: str
     batch: int
     batches: int
+    images_per_second: float
     means: Callable[[], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch with the highest accuracy on the validation images (of several: the lowest loss)."""
+
+    epoch: int
+    validation_loss: float
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
 
 
 @dataclass
 class Trained:
-    """What one engine reached. ``seconds`` is training alone, without evaluation."""
+    """What one engine has reached after ``epochs``. ``seconds`` is training alone, without evaluation."""
 
     engine: str
+    epochs: int = 0
     seconds: float = 0.0
+    train_loss: float = float("nan")
+    train_accuracy: float = float("nan")
     test_loss: float = float("nan")
     test_accuracy: float = float("nan")
+    best: Best | None = None  # without a validation split there is none
     outputs: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (N, classes), on the test images
+
+
+@dataclass
+class Course:
+    """One engine's way through a training: the engine, its data, its schedule, and what it has reached.
+
+    ``learn``, ``validation`` and ``test`` are each what ``engine.put`` returned with the labels as an array.
+    """
+
+    engine: Engine
+    learn: tuple[Any, np.ndarray]
+    validation: tuple[Any, np.ndarray] | None
+    test: tuple[Any, np.ndarray]
+    scheduler: Any  # of nn_reference.optim.lr_scheduler or torch.optim.lr_scheduler, or None
+    trained: Trained
+
+
+def train(
+    engines: list[Engine],
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    report: Callable[[Progress], None],
+    after_epoch: Callable[[Course, list[dict[str, Any]], bool], None],
+) -> list[Trained]:
+    """Train every engine on the same batches in the same order, epoch by epoch in turn.
+
+    ``after_epoch`` gets the course of the engine that has finished an epoch, the epoch's metrics (a row for
+    each split), and whether this was the best epoch so far by validation. Returns what each engine reached.
+    The test images decide nothing here; the validation images, where the recipe wants some, do.
+    """
+    courses = [begin(engine, recipe, dataset) for engine in engines]
+    for epoch in range(1, recipe.epochs + 1):
+        for course in courses:
+            if not stops_early(course.trained, recipe):
+                rows = one_epoch(course, recipe, epoch, report)
+                after_epoch(
+                    course, rows, course.trained.best is not None and course.trained.best.epoch == epoch
+                )
+    return [course.trained for course in courses]
+
+
+def begin(engine: Engine, recipe: Recipe, dataset: Dataset) -> Course:
+    """Give an engine its data, with the validation images kept back, and a schedule of the right length."""
+
+    def put(images: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
+        return engine.put(recipe.examples(images), labels, recipe.mean, recipe.std), labels
+
+    images, labels = dataset.train_images, dataset.train_labels
+    learn, kept = split(len(labels), recipe.validation, recipe.seed)
+    return Course(
+        engine=engine,
+        learn=put(images[learn], labels[learn]),
+        validation=put(images[kept], labels[kept]) if recipe.validation else None,
+        test=put(dataset.test_images, dataset.test_labels),
+        scheduler=recipe.build_scheduler(
+            engine.optim, engine.optimizer, steps_per_epoch(len(labels), recipe)
+        ),
+        trained=Trained(engine.name),
+    )
+
+
+def split(count: int, validation: int, seed: int) -> tuple[np.ndarray | slice, np.ndarray]:
+    """Return the indices to learn from, and the ``validation`` of ``count`` that the seed keeps back."""
+    if not validation:
+        return slice(None), np.empty(0, int)
+    order = np.random.default_rng([seed, 3]).permutation(count)
+    return np.sort(order[validation:]), np.sort(order[:validation])
+
+
+def steps_per_epoch(count: int, recipe: Recipe) -> int:
+    """Return the number of batches that ``count`` training images give, the last one as small as it is."""
+    return -(-(count - recipe.validation) // recipe.batch_size)
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
@@ -42,88 +131,92 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.n
         yield order[start : start + batch_size]
 
 
+def one_epoch(
+    course: Course, recipe: Recipe, epoch: int, report: Callable[[Progress], None]
+) -> list[dict[str, Any]]:
+    """Train for an epoch, evaluate, and move the schedule on; returns the metrics, a row for each split."""
+    engine, trained = course.engine, course.trained
+    learnt = train_epoch(course, recipe, epoch, report)
+    trained.epochs = epoch
+    trained.seconds += learnt["seconds"]
+    trained.train_loss, trained.train_accuracy = learnt["loss"], learnt["accuracy"]
+    trained.test_loss, trained.test_accuracy, trained.outputs = evaluate(engine, *course.test)
+    where = {"epoch": epoch, "engine": engine.name}
+    rows = [{**where, "split": "train", **learnt}]
+    if course.validation is not None:
+        loss, accuracy, _ = evaluate(engine, *course.validation)
+        rows.append({**where, "split": "validation", "loss": loss, "accuracy": accuracy})
+        best = trained.best
+        if best is None or (accuracy, -loss) > (best.validation_accuracy, -best.validation_loss):
+            trained.best = Best(epoch, loss, accuracy, trained.test_loss, trained.test_accuracy)
+    if recipe.waits_for_plateau:
+        course.scheduler.step(rows[-1]["loss"])  # the validation loss, or without such images the training's
+    elif course.scheduler is not None and recipe.interval == "epoch":
+        course.scheduler.step()
+    rows.append({**where, "split": "test", "loss": trained.test_loss, "accuracy": trained.test_accuracy})
+    return rows
+
+
 def train_epoch(
-    engine: Engine,
-    data: Any,
-    count: int,
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    report: Callable[[Progress], None],
-) -> tuple[float, float, float]:
-    """Send every example through ``engine.train_step`` once.
+    course: Course, recipe: Recipe, epoch: int, report: Callable[[Progress], None]
+) -> dict[str, float]:
+    """Send every training example through ``engine.train_step`` once.
 
     Returns the mean loss and accuracy over the epoch, each batch weighted by its size and measured before it
-    was learnt from, and the seconds it took.
+    was learnt from; the learning rate of the last step; the mean over the steps of the gradient's norm; and
+    the seconds it took. Raises ChainruleError if the loss is no longer a number.
     """
-    started = time.perf_counter()
+    engine, (data, labels) = course.engine, course.learn
+    count, total_batches = len(labels), -(-len(labels) // recipe.batch_size)
+    rate = float("nan")
     total_loss: Any = 0.0
     total_correct: Any = 0
+    total_norm: Any = 0.0
     seen = 0
 
     def means() -> tuple[float, float]:
         return float(total_loss) / seen, float(total_correct) / seen
 
-    number_of_batches = -(-count // batch_size)
-    for number, batch in enumerate(batches(count, batch_size, seed, epoch), start=1):
+    started = time.perf_counter()
+    for number, batch in enumerate(batches(count, recipe.batch_size, recipe.seed, epoch), start=1):
+        rate = engine.optimizer.param_groups[0]["lr"]
         # A loss that grows beyond all numbers is reported below, in words.
         with np.errstate(over="ignore", invalid="ignore"):
-            loss, correct = engine.train_step(data, batch)
+            loss, correct, norm = engine.train_step(data, batch)
+        if course.scheduler is not None and recipe.interval == "step":
+            course.scheduler.step()
         total_loss = total_loss + loss * len(batch)
         total_correct = total_correct + correct
+        total_norm = total_norm + norm
         seen += len(batch)
-        report(Progress(epoch, engine.name, number, number_of_batches, means))
+        speed = seen / (time.perf_counter() - started)
+        report(Progress(epoch, engine.name, number, total_batches, speed, means))
     mean_loss, accuracy = means()
     if not np.isfinite(mean_loss):
         raise ChainruleError(
             f"the loss of the {engine.name} engine became {mean_loss} in epoch {epoch}: "
             "the learning rate is too high for this network"
         )
-    return mean_loss, accuracy, time.perf_counter() - started
+    return {
+        "loss": mean_loss,
+        "accuracy": accuracy,
+        "learning_rate": rate,
+        "gradient_norm": float(total_norm) / total_batches,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
 
 
-def train(
-    engines: list[Engine],
-    recipe: Recipe,
-    dataset: Dataset,
-    *,
-    report: Callable[[Progress], None],
-    after_epoch: Callable[[Engine, list[dict[str, Any]]], None],
-) -> list[Trained]:
-    """Train every engine on the same batches in the same order, epoch by epoch in turn.
+def evaluate(engine: Engine, data: Any, labels: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Return mean loss, accuracy and outputs (N, classes) in eval mode, which changes nothing."""
+    loss, outputs = engine.evaluate(data)
+    return loss, float(np.mean(outputs.argmax(1) == labels)), outputs
 
-    ``after_epoch`` gets the engine that has finished an epoch, and the metrics so far: a row for each epoch,
-    engine and split. Returns what each engine reached on the test images, which decide nothing here.
-    """
-    normalisation = (recipe.mean, recipe.std)
-    train_images, test_images = recipe.examples(dataset.train_images), recipe.examples(dataset.test_images)
-    learn = [engine.put(train_images, dataset.train_labels, *normalisation) for engine in engines]
-    test = [engine.put(test_images, dataset.test_labels, *normalisation) for engine in engines]
-    results = [Trained(engine.name) for engine in engines]
-    rate = recipe.optimizer.arguments.get("lr")
-    metrics: list[dict[str, Any]] = []
-    for epoch in range(1, recipe.epochs + 1):
-        for engine, data, test_data, result in zip(engines, learn, test, results, strict=True):
-            loss, accuracy, seconds = train_epoch(
-                engine,
-                data,
-                len(dataset.train_labels),
-                batch_size=recipe.batch_size,
-                seed=recipe.seed,
-                epoch=epoch,
-                report=report,
-            )
-            result.seconds += seconds
-            result.test_loss, result.outputs = engine.evaluate(test_data)
-            result.test_accuracy = float(np.mean(result.outputs.argmax(1) == dataset.test_labels))
-            row = {"epoch": epoch, "engine": engine.name, "learning_rate": rate, "seconds": round(seconds, 3)}
-            metrics.append({**row, "split": "train", "loss": loss, "accuracy": accuracy})
-            metrics.append(
-                {**row, "split": "test", "loss": result.test_loss, "accuracy": result.test_accuracy}
-            )
-            after_epoch(engine, metrics)
-    return results
+
+def stops_early(trained: Trained, recipe: Recipe) -> bool:
+    """Tell whether the last ``early_stopping`` epochs brought nothing better on the validation images."""
+    if recipe.early_stopping is None or trained.best is None:
+        return False
+    return trained.epochs - trained.best.epoch >= recipe.early_stopping
 
 
 def per_class_accuracy(

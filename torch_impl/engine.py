@@ -1,6 +1,7 @@
 """One training step and one evaluation in PyTorch, on the CPU or on CUDA."""
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Data:
-    """Images (N, H, W), normalised, in float32, and labels (N,), on the engine's device."""
+    """Images (N, ...), normalised, in float32, and labels (N,), on the engine's device."""
 
     images: Tensor
     labels: Tensor
@@ -23,6 +24,7 @@ class TorchEngine:
     """
 
     name = "torch"
+    optim: ModuleType = torch.optim
 
     def __init__(
         self, network: nn.Module, criterion: nn.Module, optimizer: torch.optim.Optimizer, device: str
@@ -37,11 +39,12 @@ class TorchEngine:
         pixels = torch.from_numpy(images).to(self.device).float()
         return Data(pixels.div_(255).sub_(mean).div_(std), torch.from_numpy(labels).to(self.device).long())
 
-    def train_step(self, data: Data, batch: np.ndarray) -> tuple[Any, Any]:
+    def train_step(self, data: Data, batch: np.ndarray) -> tuple[Any, Any, Any]:
         """Learn from the examples whose indices are ``batch``.
 
-        Returns their mean loss and how many were read correctly, before the step, as scalars on the device
-        (the loss in float64, to be summed): nothing waits for them until somebody looks.
+        Returns their mean loss, how many were read correctly, and the norm of the gradient, before the step,
+        as scalars on the device (in float64 what is to be summed): nothing waits for them until somebody
+        looks.
         """
         indices = torch.from_numpy(batch).to(self.device)
         images, labels = data.images[indices], data.labels[indices]
@@ -50,8 +53,10 @@ class TorchEngine:
         loss = self.criterion(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
+        grads = (parameter.grad for parameter in self.network.parameters())
+        norm = nn.utils.get_total_norm(grad for grad in grads if grad is not None)
         self.optimizer.step()
-        return loss.detach().double(), (logits.detach().argmax(1) == labels).sum()
+        return loss.detach().double(), (logits.detach().argmax(1) == labels).sum(), norm.double()
 
     @torch.no_grad()
     def evaluate(self, data: Data, batch_size: int = 1000) -> tuple[float, np.ndarray]:

@@ -1,7 +1,6 @@
 """``chainrule train``: a recipe, a data set, one engine or both, and the files of the run."""
 
 import json
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +11,8 @@ from chainrule.errors import ChainruleError, Stopped, WrongUsage
 
 if TYPE_CHECKING:
     from chainrule.datasets import Dataset
-    from chainrule.engines import Engine
     from chainrule.recipe import Recipe
+    from chainrule.training import Course
 
 
 class EngineChoice(StrEnum):
@@ -49,6 +48,24 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(help="Images per step.", show_default="the recipe's")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change the recipe: training.optimizer.lr=0.01. Repeatable."
+        ),
+    ] = None,
+    validation: Annotated[
+        int | None,
+        typer.Option(
+            help="Training images kept back to find the best epoch.", show_default="the recipe's: none"
+        ),
+    ] = None,
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PATIENCE", help="Stop after this many epochs without a better one.", show_default="never"
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of either engine on the CPU.")] = 1,
     seed: Annotated[
         int | None,
@@ -67,9 +84,9 @@ def train(
 
     Example: chainrule train ann --engine both --epochs 3 --out runs/first
     """
-    options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     _check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
-    _check_least(("--threads", threads, 1))
+    _check_least(("--threads", threads, 1), ("--validation", validation, 0))
+    _check_least(("--early-stopping", early_stopping, 1))
     names = _engine_names(engine, device)
 
     from chainrule import datasets, engines, records, training
@@ -77,8 +94,10 @@ def train(
     from chainrule.runs import RunFolder
     from chainrule.screen import Screen
 
-    plan = recipes.load(recipe)
-    plan = replace(plan, **{name: value for name, value in options.items() if value is not None})
+    options = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    options |= {"validation": validation, "early_stopping": early_stopping}
+    given = {f"training.{key}": value for key, value in options.items() if value is not None}
+    plan = recipes.load(recipe, recipes.changes(settings or []) | given)
     data = datasets.load(dataset, root and root.expanduser())
     _check_fit(plan, data)
     screen = Screen(quiet=as_json)
@@ -87,18 +106,23 @@ def train(
     with RunFolder(path, overwrite=overwrite, numbered=out is None) as folder:
         screen.data(data)
         for name in names:
-            engines.rehearse(plan, name, device)
+            steps = training.steps_per_epoch(len(data.train_labels), plan)
+            engines.rehearse(plan, name, device, steps)
         built = [engines.build(plan, name, seed=plan.seed, device=device) for name in names]
         screen.plan(plan, names, device)
         folder.write_json("config.json", records.config(plan, names, data, device, threads))
 
-        def after_epoch(trained: "Engine", rows: list[dict[str, Any]]) -> None:
+        def after_epoch(course: "Course", rows: list[dict[str, Any]], best: bool) -> None:
             # The first engine's model is the run's; the other one's lies beside it.
-            model = "model" if trained.name == names[0] else f"model-{trained.name}"
-            folder.write_model(f"{model}.safetensors", trained.state_dict())
-            folder.write_metrics(rows)
-            metrics[:] = rows
-            screen.epoch(rows[-2], rows[-1])
+            name = course.engine.name
+            suffix = "" if name == names[0] else f"-{name}"
+            state = course.engine.state_dict()
+            folder.write_model(f"model{suffix}.safetensors", state)
+            if best:
+                folder.write_model(f"best{suffix}.safetensors", state)
+            metrics.extend(rows)
+            folder.write_metrics(metrics)
+            screen.epoch(rows, best)
 
         try:
             with screen.progress(), engines.threads(threads):
@@ -106,12 +130,10 @@ def train(
         except KeyboardInterrupt:
             kept = f"{folder.path} holds the model after the last whole epoch"
             raise Stopped(f"stopped: {kept if folder.has_model else 'nothing was written'}") from None
-        state = built[0].state_dict()
-        comparison = records.compare(plan, data, state) if len(built) > 1 else None
+        comparison = records.compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
         records.draw(folder, metrics, data, results[0], plan)
         # Written last: a run that has a summary is a whole one.
-        parameters = sum(value.size for value in state.values())
-        summary = records.summary(plan, data, results, parameters, comparison)
+        summary = records.summary(plan, data, results, comparison)
         folder.write_json("summary.json", summary)
     if as_json:
         print(json.dumps(summary, indent=2))
@@ -145,6 +167,19 @@ def _engine_names(engine: EngineChoice | None, device: Device) -> list[str]:
 
 
 def _check_fit(plan: "Recipe", data: "Dataset") -> None:
+    count = len(data.train_labels)
+    if plan.validation >= count:
+        raise ChainruleError(
+            f"a validation split of {plan.validation:,} images leaves none to learn from: "
+            f"{data.title} has {count:,} training images"
+        )
+    if (count - plan.validation) % plan.batch_size == min(1, plan.batch_size - 1) and any(
+        layer.type == "BatchNorm1d" for layer in plan.layers
+    ):
+        raise ChainruleError(
+            f"batches of {plan.batch_size} leave a last one of a single image, which has no variance for "
+            "BatchNorm1d: give another --batch-size"
+        )
     if plan.input_shape not in (data.train_images.shape[1:], (1, *data.train_images.shape[1:])):
         raise ChainruleError(
             f"{plan.source} expects images of {plan.input_shape}, "

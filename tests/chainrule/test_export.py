@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nn_reference
-from chainrule import datasets, engines, exporting, recipe, saved
+from chainrule import datasets, engines, exporting, recipe, recipe_parts, saved
 from chainrule.cli import run
 from chainrule.errors import ChainruleError
 
@@ -169,7 +169,7 @@ def test_every_layer_that_a_recipe_can_have(odd, runtime, digits):
 
 
 def test_no_layer_is_left_out():
-    assert all(f'"{kind}"' in "".join(ODD.values()) for kind in recipe._LAYERS)
+    assert all(f'"{kind}"' in "".join(ODD.values()) for kind in recipe_parts.LAYERS)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
 """Recipes: what is read, what is computed, and what is refused by name."""
 
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nn_reference
 from chainrule import engines, recipe
@@ -391,3 +395,62 @@ def test_a_channel_axis_is_added_where_the_network_wants_one():
     assert recipe.load("cnn").examples(images).shape == (3, 1, 28, 28)
     assert recipe.load("ann").examples(images) is not None
     assert np.array_equal(recipe.load("cnn").examples(images)[:, 0], images)
+
+
+@pytest.mark.parametrize("name", recipe.known())
+def test_a_recipe_comes_back_from_the_configuration_of_a_run(name):
+    plan = recipe.load(name)
+    assert recipe.restore(json.loads(json.dumps(asdict(plan)))) == plan
+
+
+def small(least, most):
+    return st.integers(least, most)
+
+
+IMAGE_LAYERS = st.one_of(
+    st.fixed_dictionaries(
+        {"type": st.just("Conv2d"), "out_channels": small(1, 4), "kernel_size": small(1, 4)},
+        optional={"stride": small(1, 3), "padding": small(0, 2), "dilation": small(1, 2)},
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("MaxPool2d"), "kernel_size": small(1, 4)},
+        optional={"stride": small(1, 3), "padding": small(0, 2), "ceil_mode": st.booleans()},
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("AvgPool2d"), "kernel_size": st.lists(small(1, 4), min_size=2, max_size=2)},
+        optional={"stride": small(1, 3), "padding": small(0, 2), "ceil_mode": st.booleans()},
+    ),
+    st.just({"type": "BatchNorm2d"}),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(IMAGE_LAYERS, max_size=5))
+def test_whatever_the_layers_the_shapes_are_pytorchs_or_the_recipe_is_refused(layers):
+    import torch
+
+    layers = [*layers, {"type": "Flatten"}, {"type": "Linear", "out_features": 10}]
+    lines = []
+    for number, layer in enumerate(layers):
+        arguments = ", ".join(f"{key} = {json.dumps(value)}" for key, value in layer.items())
+        lines.append(f"{{ name = 'n{number}', {arguments} }}")
+    text = f"layers = [{', '.join(lines)}]\n" + CNN[: CNN.index("layers")] + CNN[CNN.index("[init]") :]
+    text = text.replace("NLLLoss", "CrossEntropyLoss")
+    try:
+        plan = recipe.parse(text, name="mine", source="mine.toml")
+    except ChainruleError:
+        with pytest.raises((RuntimeError, ValueError)):
+            by_pytorch(torch, layers)
+        return
+    assert by_pytorch(torch, layers) == list(plan.shapes)
+
+
+def by_pytorch(torch, layers):
+    """The shape of one example after each layer, as PyTorch's modules find it."""
+    x, shapes, sized = torch.zeros(2, 1, 28, 28), [], {"Conv2d": 1, "BatchNorm2d": 1, "Linear": -1}
+    for layer in layers:
+        arguments = {key: value for key, value in layer.items() if key != "type"}
+        sizes = [x.shape[sized[layer["type"]]]] if layer["type"] in sized else []
+        x = getattr(torch.nn, layer["type"])(*sizes, **arguments)(x)
+        shapes.append(tuple(x.shape[1:]))
+    return shapes

@@ -1,17 +1,22 @@
 """Training runs from the command line: what they reach, what they leave, and that a seed repeats them."""
 
+import contextlib
 import csv
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from chainrule import datasets, engines, recipe, training
+import nn_reference
+from chainrule import datasets, engines, recipe, records, training
 from chainrule.cli import run
 
 
@@ -80,9 +85,10 @@ def test_two_engines_start_equal_and_see_the_same_batches(tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["numpy", "torch"])
-def test_a_seed_repeats_a_run_to_the_bit(tmp_path, engine):
+@pytest.mark.parametrize("network", ["simplenet", "mlp"])  # without and with random masks
+def test_a_seed_repeats_a_run_to_the_bit(tmp_path, network, engine):
     for name, seed in (("a", "7"), ("b", "7"), ("c", "8")):
-        train(tmp_path / name, "--engine", engine, "--epochs", "1", "--seed", seed)
+        train(tmp_path / name, network, "--engine", engine, "--epochs", "1", "--seed", seed)
     models = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in "abc"}
     assert models["a"] == models["b"] != models["c"]
     metrics = {
@@ -109,18 +115,267 @@ def test_an_epoch_sees_every_example_once_in_a_new_order():
     assert not np.array_equal(np.concatenate(first), np.concatenate(second))
 
 
-def test_loss_and_accuracy_are_weighted_by_batch_size():
-    class Engine:
-        name = "fake"
+class FakeEngine:
+    """An engine that learns nothing; what it reaches on the validation images in each epoch is given."""
 
-        def train_step(self, data, batch):
-            return float(len(batch)), len(batch) // 2
+    name = "fake"
+    optim = nn_reference.optim
 
-    mean_loss, accuracy, _ = training.train_epoch(
-        Engine(), None, 10, batch_size=8, seed=0, epoch=1, report=lambda progress: None
+    def __init__(self, validation=(), losses=()):
+        self.optimizer = nn_reference.optim.SGD([nn_reference.Parameter(np.zeros(1))], lr=1.0)
+        self._validation, self._losses = list(validation), list(losses)
+        self.data = []
+
+    def put(self, images, labels, mean, std):
+        self.data.append((images, labels))
+        return len(self.data) - 1
+
+    def train_step(self, data, batch):
+        return float(len(batch)), len(batch) // 2, float(len(batch))
+
+    def evaluate(self, data):
+        count = len(self.data[data][1])
+        accuracy = self._validation.pop(0) if self._validation and data == 1 else 0.0
+        loss = self._losses.pop(0) if self._losses and data == 1 else 1.0
+        right = np.arange(count) < round(accuracy * count)
+        return loss, np.eye(2)[np.where(right, 0, 1)]
+
+
+def plan(name="simplenet", **changes):
+    """A recipe with changes to its training."""
+    return recipe.load(name, {f"training.{key}": value for key, value in changes.items()})
+
+
+def few(images=1500):
+    """The embedded digits with fewer training images."""
+    data = datasets.load("digits")
+    return replace(data, train_images=data.train_images[:images], train_labels=data.train_labels[:images])
+
+
+def blank(count):
+    """A data set of blank images which all are of class 0."""
+    images, labels = np.zeros((count, 28, 28), np.uint8), np.zeros(count, np.uint8)
+    return replace(
+        few(1), train_images=images, train_labels=labels, test_images=images[:2], test_labels=labels[:2]
     )
-    assert mean_loss == (8 * 8 + 2 * 2) / 10
-    assert accuracy == (4 + 1) / 10
+
+
+def train_with(engines, plan, data):
+    """Train and return what was reached, the rows of metrics.csv, and the epochs marked as best."""
+    rows, best = [], []
+
+    def after_epoch(course, epoch_rows, is_best):
+        rows.extend(epoch_rows)
+        best.extend([course.trained.epochs] * is_best)
+
+    results = training.train(engines, plan, data, report=lambda progress: None, after_epoch=after_epoch)
+    return results, rows, best
+
+
+def test_loss_accuracy_and_norm_are_means_over_the_epoch():
+    _, rows, _ = train_with([FakeEngine()], plan(batch_size=8, epochs=1), blank(10))
+    assert rows[0]["split"] == "train"
+    assert rows[0]["loss"] == (8 * 8 + 2 * 2) / 10, "the loss is weighted by batch size"
+    assert rows[0]["accuracy"] == (4 + 1) / 10
+    assert rows[0]["gradient_norm"] == (8 + 2) / 2, "the norm is the mean over the steps"
+
+
+def test_a_validation_split_is_apart_decided_by_the_seed_and_none_by_default():
+    learn, kept = training.split(100, 30, seed=5)
+    assert (len(learn), len(kept)) == (70, 30)
+    assert sorted([*learn, *kept]) == list(range(100))
+    assert np.array_equal(kept, training.split(100, 30, seed=5)[1])
+    assert not np.array_equal(kept, training.split(100, 30, seed=6)[1])
+    assert kept.max() > 50 > kept.min(), "it is drawn from all of them"
+    data = few(100)
+    engine = FakeEngine()
+    training.begin(engine, plan(validation=30, seed=5), data)
+    assert np.array_equal(engine.data[0][0], data.train_images[learn])
+    assert np.array_equal(engine.data[1][1], data.train_labels[kept])
+    engine = FakeEngine()
+    training.begin(engine, plan(), data)
+    assert np.array_equal(engine.data[0][0], data.train_images)
+
+
+def test_the_best_epoch_is_marked_and_early_stopping_waits_for_its_patience():
+    # Better, better, worse, equal (no better), better, then never again.
+    accuracies = [0.25, 0.5, 0.25, 0.5, 0.75, 0.5, 0.5, 0.5, 0.5]
+    stopping = plan(epochs=9, validation=4, early_stopping=3)
+    (result,), rows, best = train_with([FakeEngine(accuracies)], stopping, blank(20))
+    assert best == [1, 2, 5]
+    assert (result.best.epoch, result.best.validation_accuracy, result.epochs) == (5, 0.75, 8)
+    assert [row["split"] for row in rows[:3]] == ["train", "validation", "test"]
+    (result,), *_ = train_with([FakeEngine(accuracies)], plan(epochs=9, validation=4), blank(20))
+    assert result.epochs == 9, "without early stopping all epochs are trained"
+
+
+def test_each_engine_stops_on_its_own():
+    stopping = plan(epochs=5, validation=4, early_stopping=1)
+    engines = [FakeEngine([0.5, 0.25, 0.75]), FakeEngine([0.25, 0.5, 0.75, 1.0, 1.0])]
+    results, *_ = train_with(engines, stopping, blank(20))
+    assert [result.epochs for result in results] == [2, 5]
+
+
+def rates(scheduler, losses=(), **changes):
+    scheduled = recipe.load(
+        "simplenet",
+        {"training.scheduler": scheduler, "training.optimizer": {"type": "SGD", "lr": 1.0, "momentum": 0.9}}
+        | {f"training.{key}": value for key, value in {"batch_size": 5, "epochs": 4, **changes}.items()},
+    )
+    _, rows, _ = train_with([FakeEngine(losses=losses)], scheduled, blank(10))
+    return [row["learning_rate"] for row in rows if row["split"] == "train"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_schedules_move_on_every_step_or_every_epoch_as_each_requires():
+    step = {"type": "StepLR", "step_size": 1, "gamma": 0.5}
+    assert rates(step) == [1, 1 / 2, 1 / 4, 1 / 8]
+    # Two steps an epoch, and the rate of an epoch is that of its last step.
+    assert rates({**step, "interval": "step"}) == [1 / 2, 1 / 8, 1 / 32, 1 / 128]
+    # The fake's loss never falls: the plateau is seen after the second epoch.
+    assert rates({"type": "ReduceLROnPlateau", "patience": 0}) == pytest.approx([1, 1, 0.1, 0.01])
+    # With a validation split its loss is the one that counts.
+    plateau = {"type": "ReduceLROnPlateau", "patience": 0}
+    assert rates(plateau, losses=[4, 3, 2, 1], validation=2) == [1, 1, 1, 1]
+    assert rates(plateau, losses=[4, 3, 5, 1], validation=2) == pytest.approx([1, 1, 1, 0.1])
+    cycle = rates({"type": "OneCycleLR", "max_lr": 2.0, "final_div_factor": 10.0})
+    assert cycle[-1] == pytest.approx(2.0 / 25 / 10), "it ends with the last of the steps"
+    assert rates({"type": "CosineAnnealingLR", "eta_min": 0.5}) == pytest.approx(
+        [1, 0.75 + 0.25 * np.cos(np.pi / 4), 0.75, 0.75 + 0.25 * np.cos(3 * np.pi / 4)]
+    )
+
+
+@pytest.mark.parametrize("name", recipe.known())
+def test_every_recipe_learns_on_both_engines_and_they_agree(name):
+    data, short = few(640), plan(name, epochs=2)
+    for engine in ("numpy", "torch"):
+        engines.rehearse(short, engine, "cpu")
+    built = [engines.build(short, engine, seed=short.seed) for engine in ("numpy", "torch")]
+    states = [engine.state_dict() for engine in built]
+    assert all(np.array_equal(value, states[1][key]) for key, value in states[0].items())
+    results, rows, _ = train_with(built, short, data)
+    for result in results:
+        assert result.test_accuracy > 0.5, "guessing gives 0.1"
+    norms = [row["gradient_norm"] for row in rows if row["split"] == "train"]
+    assert norms[0] == pytest.approx(norms[1], rel=0.2), "the engines differ by their masks alone"
+    comparison = records.compare(short, data, built[0].state_dict())
+    assert all(row.agrees for row in comparison), comparison
+    assert len(comparison) == 3 + len(list(built[0].network.parameters()))
+    assert all(row.largest_value > 0 for row in comparison), "a comparison of zeros proves nothing"
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_the_masks_of_dropout_are_the_seeds(name):
+    start = engines.build(plan("mlp"), name, seed=7).state_dict()
+    losses = []
+    for seed in (7, 7, 8):
+        engine = engines.build(plan("mlp"), name, seed=seed)
+        engine.load_state_dict(start)  # so that nothing but the masks can differ
+        data = engine.put(few(64).train_images, few(64).train_labels, 0.0, 1.0)
+        losses.append(float(engine.train_step(data, np.arange(64))[0]))
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_without_random_masks_both_engines_walk_together():
+    for name in ("fcn", "cnn"):
+        built = [engines.build(plan(name), engine, seed=0) for engine in ("numpy", "torch")]
+        _, rows, _ = train_with(built, plan(name, epochs=1), few(320))
+        ours, theirs = (row for row in rows if row["split"] == "train")
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
+
+
+def test_the_best_model_is_kept_beside_the_last(tmp_path, capsys):
+    options = ("--validation", "300", "--early-stopping", "2", "--set", "training.optimizer.lr=0.03")
+    summary = train(tmp_path / "run", "fcn", "--epochs", "12", *options)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["recipe"]["validation"], config["recipe"]["early_stopping"]) == (300, 2)
+    used = recipe.load("fcn")
+    data = datasets.load("digits")
+    for engine, suffix in (("numpy", ""), ("torch", "-torch")):
+        best = summary["engines"][engine]["best"]
+        for file, accuracy in (
+            (f"best{suffix}.safetensors", best["test_accuracy"]),
+            (f"model{suffix}.safetensors", summary["engines"][engine]["test_accuracy"]),
+        ):
+            built = engines.build(used, engine, seed=0)
+            built.load_state_dict(load_file(tmp_path / "run" / file))
+            put = built.put(data.test_images, data.test_labels, used.mean, used.std)
+            assert training.evaluate(built, put, data.test_labels)[1] == accuracy
+        rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
+        valid = [
+            float(row["accuracy"]) for row in rows if row["split"] == "validation" and row["engine"] == engine
+        ]
+        assert max(valid) == valid[best["epoch"] - 1] == best["validation_accuracy"]
+        assert len(valid) == summary["engines"][engine]["epochs"] <= min(best["epoch"] + 2, 12)
+    assert summary["epochs"] < 12, "with this learning rate it stops early"
+    screen = capsys.readouterr().out
+    assert "300 of the training images are kept back for validation; stop after 2 epochs" in screen
+    assert "best so far" in screen
+    assert "; stopped early, after epoch " in screen
+    assert "; the best by validation is epoch " in screen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (
+            ["--early-stopping", "3"],
+            1,
+            "recipe simplenet: early stopping needs images to judge by: give --valid",
+        ),
+        (["--validation", "1500"], 1, "a validation split of 1,500 images leaves none to learn from"),
+        (["--validation", "-1"], 2, "--validation must be at least 0, found -1"),
+        (
+            ["--set", "training.epohcs=5"],
+            2,
+            "--set training.epohcs: there is no 'epohcs'. Did you mean 'epochs'?",
+        ),
+        (
+            ["--set", "layers.fc1.out_features=9", "--set", "layers.fc2.out_features=9"],
+            1,
+            "ends with (9,) outputs",
+        ),
+        (["mlp-bn", "--batch-size", "1"], 1, "leave a last one of a single image"),
+        (["mlp-bn", "--batch-size", "1499"], 1, "leave a last one of a single image"),
+        (["mlp-bn", "--validation", "91", "--batch-size", "128"], 1, "leave a last one of a single image"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, status, message):
+    name = [] if arguments[0].startswith("-") else [arguments.pop(0)]
+    out = tmp_path / "run"
+    command = ["train", *name, "--dataset", "digits", "--engine", "numpy", "--out", str(out), *arguments]
+    assert run(command) == status
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_batch_size_that_batch_norm_can_take_is_not_refused(tmp_path):
+    train(tmp_path / "a", "mlp-bn", "--engine", "numpy", "--epochs", "1", "--batch-size", "500")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal: runs on Linux and macOS")
+def test_a_terminal_sees_a_progress_bar(tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "chainrule", "train", "--dataset", "digits", "--engine", "numpy"]
+    with subprocess.Popen(
+        [*command, "--epochs", "60", "--out", str(tmp_path / "run")],
+        stdout=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+    ) as process:
+        os.close(theirs)
+        screen = b""
+        with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+            while piece := os.read(ours, 65536):
+                screen += piece
+    os.close(ours)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.decode())
+    assert re.search(r"epoch \d+/60 numpy \d+/24 .* loss \d\.\d{4} +\d+\.\d\d% [\d,]+ images/s .*left", text)
 
 
 def test_per_class_accuracy_and_confusion():
@@ -131,8 +386,6 @@ def test_per_class_accuracy_and_confusion():
 
 
 def test_engines_that_disagree_are_reported_and_the_status_is_1(tmp_path, capsys, monkeypatch):
-    import nn_reference
-
     right = nn_reference.Linear.backward
 
     def wrong(self, grad_output, **arguments):

@@ -94,8 +94,17 @@ def test_a_step_reports_what_was_before_it_and_learns(images, labels, device):
     batch = np.arange(20, 40)
     part = engine.put(images[batch], labels[batch], 0.0, 1.0)
     expected, outputs = engine.evaluate(part)
-    loss, correct = engine.train_step(data, batch)
+    loss, correct, norm = engine.train_step(data, batch)
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     assert int(correct) == np.count_nonzero(outputs.argmax(1) == labels[batch])
-    assert loss.dtype == torch.float64
+    assert loss.dtype == norm.dtype == torch.float64
     assert engine.evaluate(part)[0] < expected
+
+
+@pytest.mark.parametrize("make", ["numpy", *DEVICES])
+def test_the_norm_is_that_of_the_whole_gradient(images, labels, make):
+    engine = numpy_engine() if make == "numpy" else torch_engine(make)
+    *_, norm = engine.train_step(engine.put(images, labels, 0.0, 1.0), np.arange(50))
+    grads = [np.asarray(parameter.grad.tolist()).ravel() for parameter in engine.network.parameters()]
+    assert len(grads) == 4
+    assert float(norm) == pytest.approx(np.linalg.norm(np.concatenate(grads)), rel=1e-5)
