@@ -106,7 +106,7 @@ def test_onnx_describes_itself(runtime, make_run, tmp_path):
 
 # Each layer that a recipe can have, with arguments that are no defaults, after a convolution to 4 channels.
 ODD = {
-    "conv same": 'type = "Conv2d", out_channels = 3, kernel_size = [4, 3], padding = "same", dilation = 2',
+    "same": 'type = "Conv2d", out_channels = 3, kernel_size = [4, 3], padding = "same", dilation = [1, 2]',
     "conv groups": 'type = "Conv2d", out_channels = 6, kernel_size = [3, 2], padding = [2, 0], groups = 2',
     "conv stride": 'type = "Conv2d", out_channels = 3, kernel_size = 2, stride = [2, 1], bias = false',
     "max pool": 'type = "MaxPool2d", kernel_size = [3, 2], stride = [1, 2], padding = 1, dilation = 2',
