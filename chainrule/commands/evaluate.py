@@ -108,11 +108,10 @@ def _print(run: "SavedRun", data: "Dataset", results: list["Evaluation"], report
     )
     print(f"Run      {run.path}: {run.recipe.name}, {run.recipe.summary}; trained with {trained}")
     print(f"Weights  {report['weights']}")
-    why = f" ({data.why})" if data.why else ""
     images = f"{report['images']:,} {'training' if report['split'] == 'train' else 'test'} images"
-    print(f"Data     {data.title}: {images} from {data.folder}{why}")
-    if not report["same_data_as_trained"]:
-        print(f"         not the data that the run was trained on, which was '{run.config['dataset']}'")
+    other = f"not what the run was trained on, which was '{run.config['dataset']}'"
+    whose = "the run's, by SHA-256" if report["same_data_as_trained"] else other
+    print(f"Data     {data.title}: {images} from {data.folder} ({whose})")
     width = max(5, *(len(name) for name in data.class_names))
     print(f"\n{'':{width}}" + "".join(f"{result.engine:>10}" for result in results))
     print(f"{'loss':{width}}" + "".join(f"{result.loss:10.4f}" for result in results))

@@ -72,6 +72,7 @@ def test_what_is_printed(trained, capsys):
     assert lines[0].endswith("mlp, 784-512-256-128-10, ReLU, dropout 0.3; trained with torch")
     assert lines[1].split() == ["Weights", "model.safetensors"]
     assert "1,500 training images" in lines[2]
+    assert lines[2].endswith("(the run's, by SHA-256)")
     assert lines[4].split() == ["numpy", "torch"]
     assert [line.split()[0] for line in lines[5:17]] == ["loss", "right", *"0123456789"]
     assert lines[18].startswith("The two engines say the same of every image; their outputs differ by at mo")
@@ -281,7 +282,7 @@ def test_other_bytes_than_the_runs_are_refused_unless_asked_for(own_run, capsys)
     found = report(capsys, path, "--engine", "numpy", "--dataset", folder)
     assert found["same_data_as_trained"] is False
     assert run(["evaluate", str(path), "--engine", "numpy", "--dataset", "digits"]) == 0
-    assert "not the data that the run was trained on, which was 'mine'" in capsys.readouterr().out
+    assert "(not what the run was trained on, which was 'mine')" in capsys.readouterr().out
 
 
 def test_a_missing_data_set_is_one_line(own_run, capsys):
