@@ -10,6 +10,7 @@ import nn_reference
 from chainrule import datasets, engines, exporting, recipe, recipe_parts, saved
 from chainrule.cli import run
 from chainrule.errors import ChainruleError
+from chainrule.runs import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +221,15 @@ def test_a_file_that_exists_is_kept_unless_asked(make_run, tmp_path, capsys):
     assert out.read_bytes().startswith(b"PK")
     assert run(["export", str(path), "--out", str(tmp_path / "no" / "where.pth")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_new_run_takes_the_old_ones_exports_away(make_run, tmp_path):
+    path = make_run(tmp_path / "run")
+    for name in ("model.pth", "best.onnx", "mine.pth"):
+        (path / name).write_bytes(b"old weights")
+    with RunFolder(path, overwrite=True) as folder:
+        folder.write_model("model.safetensors", {"w": np.zeros(1)})
+    assert {file.name for file in path.iterdir()} == {"model.safetensors", "mine.pth"}
 
 
 def test_format_and_name_must_fit(make_run, tmp_path, capsys):
