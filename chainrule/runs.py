@@ -20,6 +20,7 @@ METRICS_COLUMNS = (
 )
 # What a run writes, and may replace.
 _FILES = (
+    *("model.pth", "best.pth", "model.onnx", "best.onnx"),  # what was exported has the old run's weights
     *("config.json", "metrics.csv", "summary.json", "model*.safetensors", "best*.safetensors"),
     *("curves.png", "samples.png", "confusion.png"),
 )
@@ -114,7 +115,7 @@ class RunFolder:
         """Write a state dict in the safetensors format, under PyTorch's keys."""
         from safetensors.numpy import save
 
-        content = save({key: np.ascontiguousarray(value) for key, value in state.items()})
+        content = save({key: np.asarray(value, order="C") for key, value in state.items()})
         self._replace(name, content, first=not self.has_model)
         while self._waiting:
             self._replace(*self._waiting.popitem())
