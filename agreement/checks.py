@@ -28,19 +28,20 @@ from agreement.running import (
     central,
     derivatives,
     disagreement,
+    imaginary,
     neighbours,
     run_autograd,
     run_reference,
-    step_through_the_complex_plane,
     true_derivatives,
 )
 from agreement.table.row import Accuracy, Example, Row
 
 COMPLEX_STEP_LIMIT = 1e-13
-DIFFERENCES_LIMIT = 1e-8
+DIFFERENCES_LIMIT = 1e-9
 ONE_SIDED_LIMIT = 1e-5
 LONGDOUBLE_LIMIT = 1e-13
 LONG_BATCH = 3001
+TINY = float(np.finfo(np.float64).tiny)
 
 
 # -- comparing ------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def compare_in_units(
     return replace(
         row,
         largest_difference=float(difference[worst]),
-        largest_value=max(float(magnitude[worst]), np.finfo(float).tiny),  # where all should be 0
+        largest_value=max(float(magnitude[worst]), TINY),  # where 0 is due, any difference is too large
         worst=worst,
         reference_value=float(found[worst]),
         autograd_value=float(other[worst]),
@@ -98,16 +99,21 @@ def compare_in_units(
 
 
 def magnitudes(accuracy: Accuracy, example: Example, truth: Tensors) -> Tensors:
-    """Return what float32's units are relative to, for each tensor of the truth.
+    """Return what float32's units are relative to, for each tensor of the truth; see `Accuracy`.
 
     |A||B| of a product, and of all that is linear in x, in the weight and in the bias, is what the same
     operation gives for the absolute values of everything.
     """
-    if accuracy.measure == "element":
+    if accuracy.measure == "products":
+        truth = run_reference(example.positive(), np.longdouble).tensors
+    if accuracy.measure != "tensor":
         return {name: np.abs(tensor) for name, tensor in truth.items()}
-    if accuracy.measure == "tensor":
-        return {name: np.full(t.shape, np.abs(t).max(initial=0)) for name, t in truth.items()}
-    return run_reference(example.positive(), np.longdouble).tensors
+    upstream = example.upstream_of(np.longdouble)(truth["output"].shape)
+    scale = {}
+    for name, tensor in truth.items():
+        beside = upstream if name.startswith("grad") else tensor if name == "output" else example.inputs[0]
+        scale[name] = np.full(tensor.shape, max(np.abs(tensor).max(initial=0), np.abs(beside).max(initial=0)))
+    return scale
 
 
 # -- the checkers ---------------------------------------------------------------------------------
@@ -122,7 +128,7 @@ def autograd(row: Row, example: Example) -> list[TensorAgreement]:
 
 def complex_step(row: Row, example: Example) -> list[TensorAgreement]:
     """Compare with the complex step in float64."""
-    found = derivatives(example, np.complex128, step_through_the_complex_plane)
+    found = derivatives(example, np.complex128, imaginary(np.float64))
     return compare(run_reference(example), found, COMPLEX_STEP_LIMIT)
 
 

@@ -8,7 +8,7 @@ COLUMNS = ("operation", "arguments covered", "domain", "smooth, or kinks", "floa
 RELATIVE_TO = {
     "products": "u \\|A\\|\\|B\\|, each element",
     "element": "u, each element",
-    "tensor": "u of the tensor's largest",
+    "tensor": "u of the largest, also of what came in",
 }
 
 
@@ -35,15 +35,14 @@ def line_of(row: Row) -> str:
 def page() -> str:
     """Return the whole page."""
     mutants = sum(len(row.mutants) for row in OPERATIONS)
-    checkers = [
-        f"{i}. `{c.name}`: {(c.run.__doc__ or '').split(chr(10))[0]}" for i, c in enumerate(CHECKERS, 1)
-    ]
-    reasons = [f"- `{row.name}`: {row.float32.units:g} u. {row.float32.reason}." for row in OPERATIONS]
+    about = [(checker.run.__doc__ or "").splitlines()[0] for checker in CHECKERS]
+    checkers = [f"{i}. `{c.name}`: {a}" for i, (c, a) in enumerate(zip(CHECKERS, about, strict=True), 1)]
+    reasons = [f"- `{row.name}`, {row.float32.units:g} u: {row.float32.reason}." for row in OPERATIONS]
     return "\n".join(
         [
             "# Operations",
             "",
-            "Made by `python -m agreement.table > docs/operations.md` from the layer table (`agreement/table/`).",
+            "Made from the layer table: `python -m agreement.table > docs/operations.md`.",
             "",
             f"{len(OPERATIONS)} operations, {len(CHECKERS)} checkers, {mutants} mutants. A mutant is the "
             "operation with one mistake in it; every checker that claims a mutant must report it.",

@@ -9,7 +9,7 @@ import nn_reference as nn
 from agreement.measures import Array
 from agreement.mutants.operations import mutants_of
 from agreement.table.draw import Draw
-from agreement.table.row import Accuracy, Example, Kinks, Row, from_above, from_below
+from agreement.table.row import PRODUCTS, Accuracy, Example, Kinks, Row, from_above, from_below
 
 REDUCTIONS = ("mean", "sum", "none", "mean")
 # Where nothing cancels, each element is as good as exp makes it, be it ever so small.
@@ -112,7 +112,9 @@ LOSSES = (
         "CrossEntropyLoss",
         lambda draw: _labels(draw, "CrossEntropyLoss"),
         "reduction, weight, ignore_index, label_smoothing; further axes",
-        Accuracy("tensor", 64, LABELS.reason + " with label smoothing two terms do"),
+        Accuracy(
+            "tensor", 64, f"{LABELS.reason}, unless labels are smoothed: without, it holds for each element"
+        ),
         domain="integer labels",
     ),
     _row(
@@ -126,7 +128,7 @@ LOSSES = (
         "NLLLoss",
         lambda draw: _labels(draw, "NLLLoss"),
         "reduction, weight, ignore_index; further axes",
-        Accuracy("tensor", 8, _SUM),
+        PRODUCTS,
         domain="integer labels",
     ),
     _row("MSELoss", lambda draw: _difference(draw, "MSELoss"), "reduction", Accuracy("element", 8, _SUM)),

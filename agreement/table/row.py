@@ -22,7 +22,8 @@ class Accuracy:
 
     - "products": element by element |A||B|, the sum of the sizes of what was added up;
     - "element": each element itself, for operations in which nothing cancels;
-    - "tensor": the largest element of the tensor, where a subtraction cancels somewhere.
+    - "tensor": the largest element of the tensor or of what it was made from (for a gradient the one from
+      above, for running statistics x), where a subtraction cancels.
     """
 
     measure: Literal["products", "element", "tensor"]

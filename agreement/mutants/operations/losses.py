@@ -179,7 +179,7 @@ def mean_over_rows(cache: mse.Cache, grad_loss: Array) -> Array:
 
 @mistake("L1Loss", l1, right="sign(x - target) / n", wrong="sign(x - target) / n^2")
 def divided_twice(cache: l1.Cache, grad_loss: Array) -> Array:
-    """The mean is taken twice."""
+    """The mean over the elements is taken twice."""
     sign, reduction = cache
     return sign * spread(grad_loss, reduction, sign.size**2)
 
