@@ -29,7 +29,7 @@ def example_of(
 ) -> Example:
     """Return a layer of that name, training or not, with random parameters and buffers, and an input."""
     ours: nn.Module = getattr(nn, name)(*args, **keywords).double()
-    ours.train(draw.flag())
+    ours.train(draw.choice((True, True, False)))
     state = ours.state_dict()
     for key, value in state.items():  # no default (bias 0, weight 1), which would hide a mistake
         if key.endswith("running_var"):
@@ -154,7 +154,7 @@ def conv2d(draw: Draw, shape: tuple[int, ...]) -> Arguments:
 
 
 def _pool_sizes(draw: Draw) -> tuple[int | tuple[int, int], dict[str, Any]]:
-    kernel = draw.one_or_two(1, 3)
+    kernel = draw.one_or_two(draw.choice((1, 2, 2)), 3)  # 1 has neither overlap nor padding
     keywords: dict[str, Any] = {"ceil_mode": draw.flag(), "padding": draw.integer(0, 1)}
     if draw.flag():  # often less than the kernel, so that windows overlap
         keywords["stride"] = draw.one_or_two(1, draw.choice((1, 2, 3)))
@@ -280,7 +280,7 @@ LAYERS = (
         _batch_norm,
         arguments="eps, momentum, affine, track_running_stats; training and evaluation",
         shape=_batch_norm_1d_shape,
-        ties=False,
+        ties=False,  # a channel of equal values has no variance
         domain="two different values in each channel",
     ),
     layer(
@@ -289,7 +289,7 @@ LAYERS = (
         _batch_norm,
         arguments="eps, momentum, affine, track_running_stats; training and evaluation",
         shape=_batch_norm_2d_shape,
-        ties=False,
+        ties=False,  # a channel of equal values has no variance
         domain="two different values in each channel",
     ),
     image_layer(

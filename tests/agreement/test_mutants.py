@@ -1,13 +1,16 @@
 """The gate: every mutant changes the gradient, and every checker that claims it catches it."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
 
 import nn_reference as nn
 from agreement.checks import CHECKERS, effect
+from agreement.measures import error_against
 from agreement.mutants import OPERATIONS, Kind, Mutant
+from agreement.running import run_reference
 from agreement.table import ROWS
 
 # PyTorch pads by a copy there, and says so.
@@ -123,3 +126,24 @@ def test_a_mutant_of_a_layer_shows_in_a_network():
         assert not np.allclose(network.backward(np.ones((5, 2))), right)
     network(x)
     np.testing.assert_array_equal(network.backward(np.ones((5, 2))), right)
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=str)
+def test_no_two_mistakes_of_an_operation_look_the_same(row):
+    """Or nobody could tell a learner which one it was."""
+    examples = [row.example(seed) for seed in SEEDS]
+    outcomes = {}
+    for mutant in row.mutants:
+        if "float64" in mutant.shows_in:
+            with mutant.planted():
+                outcomes[mutant.name] = [run_reference(example) for example in examples]
+    for (one, first), (other, second) in itertools.combinations(outcomes.items(), 2):
+        assert any(differ(a, b) for a, b in zip(first, second, strict=True)), f"{one} and {other}"
+
+
+def differ(a, b):
+    """Whether two outcomes differ by more than rounding, in a gradient or in what was changed in place."""
+    if [change.name for change in a.changes] != [change.name for change in b.changes]:
+        return True
+    pairs = [(a.tensors[name], b.tensors[name]) for name in a.tensors]
+    return any(x.shape != y.shape or error_against(x, y) > 1e-9 for x, y in pairs)
