@@ -199,6 +199,48 @@ def test_a_parameter_without_gradient_is_reported():
     assert failing(Scaled, checks.complex_step) == ["grad of factor, missing"]
 
 
+# -- mistakes that are in no catalogue ------------------------------------------------------------
+
+# How far one element must be off to be reported, relative to the tensor's largest.
+RESOLUTION = {
+    "autograd": 2e-12,
+    "complex_step": 2e-13,
+    "longdouble": 2e-13,
+    "finite_differences": 2e-9,
+    "one_sided": 2e-5,
+    "float32": 1e-3,
+    "float32_autograd": 1e-3,
+}
+
+
+@pytest.mark.parametrize("tensor", ["input", "weight", "bias"])
+@pytest.mark.parametrize("name", RESOLUTION)
+def test_one_element_that_is_off_is_reported(name, tensor, monkeypatch):
+    checker = next(c for c in CHECKERS if c.name == name)
+    rng = np.random.default_rng(0)
+
+    def spoil(grad):
+        grad.flat[rng.integers(grad.size)] += np.abs(grad).max() * RESOLUTION[name]
+
+    for row in filter(checker.applies, OPERATIONS):
+        drawn = [row.example(seed) for seed in range(9)]
+        gradients = [run_reference(e).tensors.get(f"grad of {tensor}", np.zeros(1)) for e in drawn]
+        if not any(grad.any() for grad in gradients):  # no such parameter
+            continue
+        example = next(e for e, grad in zip(drawn, gradients, strict=True) if grad.any())
+        right = type(example.ours)._backward
+
+        def wrong(self, cache, grad_y, need_grad_x, right=right):
+            grad_x = np.array(right(self, cache, grad_y, need_grad_x))
+            spoil(grad_x if tensor == "input" else getattr(self, tensor).grad)
+            return grad_x
+
+        monkeypatch.setattr(type(example.ours), "_backward", wrong)
+        named = {found.name for found in checker.run(row, example) if not found.agrees}
+        monkeypatch.undo()
+        assert named == {f"grad of {tensor}"}, row
+
+
 # -- blind spots of other checkers ----------------------------------------------------------------
 
 ZERO = next(m for m in MUTANTS if m.name == "Linear: weight gets no gradient")

@@ -120,7 +120,10 @@ def test_sizes_that_run_out_go_on_beyond():
 
 def test_the_docs_page_is_up_to_date():
     """If not: python -m agreement.table > docs/operations.md."""
-    assert (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8") == page()
+    root = Path(__file__).parents[2]
+    assert (root / "docs" / "operations.md").read_text(encoding="utf-8") == page()
+    command = [sys.executable, "-m", "agreement.table"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout == page()
 
 
 def test_the_docs_page_names_every_operation_and_checker():
