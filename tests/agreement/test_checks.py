@@ -269,6 +269,23 @@ def test_a_zero_gradient_is_caught_however_small_the_right_one_is(scale):
             assert_all_agree(checker.run(ROWS["Linear"], example), checker)
 
 
+@every_row
+def test_no_operation_may_return_zero_for_a_gradient_below_1e_8(row, monkeypatch):
+    tiny = (replace(row.example(seed), scale=1e-9) for seed in range(9))
+    example = next(e for e in tiny if run_reference(e).tensors["grad of input"].any())
+    assert np.abs(run_reference(example).tensors["grad of input"]).max() < 1e-8
+    claiming = [c for c in GRADIENT_CHECKERS if c.applies(row) and c.batch is None]
+    assert len(claiming) >= 5
+    for checker in claiming:
+        assert_all_agree(checker.run(row, example), checker)
+    layer = type(example.ours)
+    right = layer._backward
+    monkeypatch.setattr(layer, "_backward", lambda self, *args: 0 * np.asarray(right(self, *args)))
+    for checker in claiming:
+        wrong = [found.name for found in checker.run(row, example) if not found.agrees]
+        assert wrong == ["grad of input"], checker
+
+
 def linear_example(shape, out, seed=0):
     rng = np.random.default_rng(seed)
     ours = nn.Linear(shape[-1], out).double()
