@@ -233,8 +233,8 @@ class Checker:
         return self.applies(row) and mutant.kind in self.kinds
 
     def __call__(self, row: Row, seed: int, *, edges: bool = False) -> list[TensorAgreement]:
-        """Run on the example of a seed."""
-        return self.run(row, row.example(seed, edges=edges, batch=self.batch))
+        """Run on the example of a seed; a long batch has no edges."""
+        return self.run(row, row.example(seed, edges=edges and self.batch is None, batch=self.batch))
 
     def __str__(self) -> str:
         return self.name

@@ -63,7 +63,7 @@ def test_no_false_alarm(checker, row):
     @examples(4 if "2d" in row.name or "GELU" in row.name else 8)
     @given(seeds, st.booleans())
     def run(seed, edges):
-        assert_all_agree(checker(row, seed, edges=edges and checker.batch is None), f"{row} {seed} {edges}")
+        assert_all_agree(checker(row, seed, edges=edges), f"{row} {seed} {edges}")
 
     run()
 
