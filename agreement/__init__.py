@@ -12,16 +12,21 @@ from agreement.measures import (
     product_units,
     unit_roundoff,
 )
+from agreement.training import Report, Twins, first_difference, locked_training
 
 __all__ = [
     "FLOAT64_LIMIT",
+    "Report",
     "TensorAgreement",
+    "Twins",
     "backward_limit",
     "compare_networks",
     "compare_tensors",
     "cosine",
     "error_against",
+    "first_difference",
     "largest_ulps",
+    "locked_training",
     "product_units",
     "unit_roundoff",
 ]
