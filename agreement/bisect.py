@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import nn_reference as nn
-from agreement.allowances import UNITS, forward_limit, rounding_noise, sum_allowance, update_magnitudes
+from agreement.allowances import UNITS, forward_limit, rounding_noise, sums, update_magnitudes
 from agreement.measures import FLOAT64_LIMIT, Array, TensorAgreement, backward_limit, unit_roundoff
 from agreement.tracing import AutogradEngine, Pass, Point, ReferenceEngine, Snapshot
 
@@ -59,7 +59,8 @@ class Difference:
     def __str__(self) -> str:
         element = list(self.row.worst or ())
         row, place = self.row, f"step {self.step}, {self.point}{element}"
-        assert row.reference_value is not None and row.autograd_value is not None
+        assert row.reference_value is not None
+        assert row.autograd_value is not None
         if np.isnan(row.reference_value):
             return f"{place}: the reference has nothing here (NaN), autograd {row.autograd_value:.9g}"
         values = f"reference {row.reference_value:.9g}, autograd {row.autograd_value:.9g}"
@@ -80,20 +81,21 @@ class LockedStep:
     def difference(self) -> Difference | None:
         """The first mistake; if there is none, the first difference that a flip explains; or None."""
         found = [
-            Difference(self.step, point, row, self._explained(position))
-            for position, (point, row) in enumerate(self.rows)
+            Difference(self.step, point, row, flip)
+            for (point, row), flip in zip(self.rows, explained(self.rows, self.flips), strict=True)
             if not row.agrees
         ]
         return next((d for d in found if d.flip is None), found[0] if found else None)
 
-    def _explained(self, position: int) -> Flip | None:
-        """Return a flip whose layer has gone back before this row: what comes after it may differ."""
-        order = [point for point, _ in self.rows]
-        for flip in self.flips:
-            back = Point("backward", flip.operation, "grad_input")
-            if back in order and order.index(back) <= position and order[position].phase == "backward":
-                return flip
-        return None
+
+def explained(rows: list[Row], flips: list[Flip]) -> list[Flip | None]:
+    """Return for each row the flip after which it comes in the backward: then it may differ; or None."""
+    since = {Point("backward", flip.operation, "grad_input"): flip for flip in reversed(flips)}
+    flip, found = None, []
+    for point, _ in rows:
+        flip = flip or since.get(point)
+        found.append(flip if point.phase == "backward" else None)
+    return found
 
 
 def first_of(steps: Iterable[LockedStep]) -> Difference | None:
@@ -127,12 +129,15 @@ def locked_step(
     flips = find_flips(number, ours, theirs)
     rows = _compare_passes(ours, theirs)
     if not all(row.agrees for _, row in rows):
-        products = sum_allowance(ours, theirs)
-        rows = [(point, _allow(row, products.get(point, 0.0))) for point, row in rows]
-    if not all(row.agrees for _, row in rows):
+        rows = _compare_sums(rows, ours, theirs)
+    excused = explained(rows, flips)
+    if not all(row.agrees or flip for (_, row), flip in zip(rows, excused, strict=True)):
         again = lambda: autograd.compute(inputs, targets, ours.masks)  # noqa: E731
         noise = rounding_noise(autograd, before, theirs, again)
-        rows = [(point, _allow(row, products.get(point, 0.0) + UNITS * noise[point])) for point, row in rows]
+        rows = [
+            (point, row if flip else _allow(row, UNITS * noise[point]))
+            for (point, row), flip in zip(rows, excused, strict=True)
+        ]
 
     reference.take_gradients(autograd.gradients())
     if autograd.max_norm is not None:
@@ -156,6 +161,18 @@ def _compare_passes(ours: Pass, theirs: Pass) -> list[Row]:
         limit = backward_limit(expected.dtype, theirs.loss) if backward else forward_limit(expected.dtype)
         rows.append((point, _row(point, found, expected, limit)))
     return rows
+
+
+def _compare_sums(rows: list[Row], ours: Pass, theirs: Pass) -> list[Row]:
+    """Judge rows beyond their limit by the truth, where they are sums whose terms may have cancelled."""
+    truths, again = sums(ours, theirs), []
+    for point, row in rows:
+        if not row.agrees and point in truths and point in ours.trace:
+            truth, allowance = truths[point].truth, truths[point].allowance
+            by_truth = _row(point, ours.trace[point], truth, row.limit)
+            row = _allow(by_truth, allowance) if _allow(by_truth, allowance).agrees else row
+        again.append((point, row))
+    return again
 
 
 def _allow(row: TensorAgreement, allowance: float) -> TensorAgreement:
