@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from agreement.bisect import Flip
 from agreement.measures import FLOAT64_LIMIT, Array
 from agreement.training import Report
 
@@ -22,7 +23,7 @@ def distances(reports: Mapping[str, Report], title: str = "") -> bytes:
     """Draw a panel for each report, by its title, on one scale; returns a PNG file.
 
     Solid: our engine from PyTorch's, both running free. Dashed: the control. Dotted: the limit of 1e-12, in
-    float64. A flip, from which on the runs differ by whole terms, is marked where it comes first.
+    float64. Dash and dot: the step of a first flip, from which on two runs differ by whole terms.
     """
     from matplotlib.figure import Figure
 
@@ -52,21 +53,27 @@ def _panel(axes: Any, report: Report) -> None:
         axes.axhline(FLOAT64_LIMIT, **_LIMIT)
         axes.annotate("limit 1e-12", (0.02, FLOAT64_LIMIT), xycoords=("axes fraction", "data"),
                       xytext=(0, 3), textcoords="offset points", fontsize=9)  # fmt: skip
-    if report.parted is not None:
-        step = report.parted.step
-        axes.axvline(step, color="0.4", linestyle="-.", linewidth=1)
-        right = step < report.steps / 2
-        axes.annotate(
-            f"first flip:\n{report.parted.operation}, step {step}",
-            (step, 0.02),
-            xycoords=("data", "axes fraction"),
-            xytext=(4 if right else -4, 0),
-            textcoords="offset points",
-            ha="left" if right else "right",
-            fontsize=9,
-        )
+    _mark(axes, report.parted, "first flip", report.steps, 0.02)
+    _mark(axes, report.control_parted, "control's first flip", report.steps, 0.16)
     axes.grid(alpha=0.3)
-    axes.margins(x=0.01)
+    axes.margins(x=0.01, y=0.12)
+
+
+def _mark(axes: Any, flip: Flip | None, label: str, steps: int, height: float) -> None:
+    """Draw a line through the step of a flip, with its name beside it at a height of the panel."""
+    if flip is None:
+        return
+    axes.axvline(flip.step, color="0.4", linestyle="-.", linewidth=1)
+    right = flip.step < steps / 2
+    axes.annotate(
+        f"{label}:\n{flip.operation}, step {flip.step}",
+        (flip.step, height),
+        xycoords=("data", "axes fraction"),
+        xytext=(4 if right else -4, 0),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        fontsize=9,
+    )
 
 
 def _line(axes: Any, distance: Array, style: Mapping[str, Any]) -> None:

@@ -104,7 +104,8 @@ class Report:
 
     Where the steps were also ``compared`` one by one from one state, ``worst`` lists each point at its worst
     step, the nearest to its limit first, steps with flips left out; ``difference`` is the first mistake (or
-    what a flip explains) and ``flips`` has the flips. ``parted`` is the first flip of the free runs.
+    what a flip explains) and ``flips`` has the flips. ``parted`` is the first flip of the free runs,
+    ``control_parted`` that of the control.
     """
 
     dtype: str
@@ -118,6 +119,7 @@ class Report:
     difference: Difference | None = None
     flips: list[Flip] = field(default_factory=list)
     parted: Flip | None = None
+    control_parted: Flip | None = None
 
     @property
     def steps(self) -> int:
@@ -209,7 +211,8 @@ def locked_training(
 
     report = free_run(twins, fresh(), dtype, seed)
     if control:
-        report = replace(report, control=control_run(twins, fresh(), dtype, seed))
+        distance, flip = control_run(twins, fresh(), dtype, seed)
+        report = replace(report, control=distance, control_parted=flip)
     if locked or not report.agrees:
         comparisons = locked_steps(twins.reference(dtype, seed), twins.autograd(dtype), fresh())
         report = replace(report, compared=True, **_summary(comparisons))
@@ -263,8 +266,7 @@ def free_run(twins: Twins, run: Iterator[Batch], dtype: np.dtype[Any], seed: int
     for number, (inputs, targets) in enumerate(run, 1):
         ours = reference.learn(inputs, targets)
         theirs = autograd.learn(inputs, targets, ours.masks)
-        if parted is None:
-            parted = next(iter(find_flips(number, ours, theirs, locked=False)), None)
+        parted = parted or next(iter(find_flips(number, ours, theirs, locked=False)), None)
         losses.append(theirs.loss)
         distances.append(_distances(reference, autograd))
     tensors = {name: np.array([row[name] for row in distances]) for name in distances[0]}
@@ -272,17 +274,19 @@ def free_run(twins: Twins, run: Iterator[Batch], dtype: np.dtype[Any], seed: int
     return Report(str(dtype), parameters, buffers, tensors, np.array(losses), parted=parted)
 
 
-def control_run(twins: Twins, run: Iterator[Batch], dtype: np.dtype[Any], seed: int) -> Array:
+def control_run(
+    twins: Twins, run: Iterator[Batch], dtype: np.dtype[Any], seed: int
+) -> tuple[Array, Flip | None]:
     """Train the reference twice, once from weights one ulp away: the distance that rounding alone makes."""
     reference, moved = twins.reference(dtype, seed), twins.reference(dtype, seed)
     start = moved.snapshot()
     moved.restore(replace(start, network=one_ulp_away(start.network, seed)))
-    distances = [_distances(moved, reference)["parameters"]]
-    for inputs, targets in run:
-        reference.learn(inputs, targets)
-        moved.learn(inputs, targets)
+    distances, parted = [_distances(moved, reference)["parameters"]], None
+    for number, (inputs, targets) in enumerate(run, 1):
+        passes = reference.learn(inputs, targets), moved.learn(inputs, targets)
+        parted = parted or next(iter(find_flips(number, *passes, locked=False)), None)
         distances.append(_distances(moved, reference)["parameters"])
-    return np.array(distances)
+    return np.array(distances), parted
 
 
 def _distances(ours: ReferenceEngine, theirs: ReferenceEngine | AutogradEngine) -> dict[str, float]:
