@@ -70,12 +70,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class LockedStep:
-    """One step of both engines from one state: every point compared, in the order of the computation."""
+    """One step of both engines from one state: every point compared, in the order of the computation.
+
+    ``widened`` is the number of points that were beyond the strict limit, relative to the largest element,
+    but within what rounding explains (`agreement.allowances`).
+    """
 
     step: int
     loss: float
     rows: list[Row]
     flips: list[Flip]
+    widened: int = 0
 
     @property
     def difference(self) -> Difference | None:
@@ -127,7 +132,7 @@ def locked_step(
     ours = reference.compute(inputs, targets)
     theirs = autograd.compute(inputs, targets, ours.masks)
     flips = find_flips(number, ours, theirs)
-    rows = _compare_passes(ours, theirs)
+    rows = strict = _compare_passes(ours, theirs)
     if not all(row.agrees for _, row in rows):
         rows = _compare_sums(rows, ours, theirs)
     excused = explained(rows, flips)
@@ -138,6 +143,7 @@ def locked_step(
             (point, row if flip else _allow(row, UNITS * noise[point]))
             for (point, row), flip in zip(rows, excused, strict=True)
         ]
+    widened = sum(a.agrees < b.agrees for (_, a), (_, b) in zip(strict, rows, strict=True))
 
     reference.take_gradients(autograd.gradients())
     if autograd.max_norm is not None:
@@ -149,7 +155,7 @@ def locked_step(
     reference.step()
     autograd.step()
     rows += _compare_updates(reference, autograd, before, gradients)
-    return LockedStep(number, theirs.loss, rows, flips)
+    return LockedStep(number, theirs.loss, rows, flips, widened)
 
 
 def _compare_passes(ours: Pass, theirs: Pass) -> list[Row]:

@@ -104,7 +104,8 @@ class Report:
 
     Where the steps were also ``compared`` one by one from one state, ``worst`` lists each point at its worst
     step, the nearest to its limit first, steps with flips left out; ``difference`` is the first mistake (or
-    what a flip explains) and ``flips`` has the flips. ``parted`` is the first flip of the free runs,
+    what a flip explains) and ``flips`` has the flips. Of ``points`` compared, ``widened`` were beyond the
+    strict limit, but within what rounding explains. ``parted`` is the first flip of the free runs,
     ``control_parted`` that of the control.
     """
 
@@ -118,6 +119,8 @@ class Report:
     worst: list[tuple[int, Point, TensorAgreement]] = field(default_factory=list)
     difference: Difference | None = None
     flips: list[Flip] = field(default_factory=list)
+    points: int = 0
+    widened: int = 0
     parted: Flip | None = None
     control_parted: Flip | None = None
 
@@ -166,6 +169,8 @@ class Report:
                 f"  control, started one ulp away: {self.control[-1]:.2g} at the end, "
                 f"{self.control.max():.2g} at most"
             )
+        if self.compared:
+            lines.append(f"  {self.points} points compared; {self.widened} needed more than the strict limit")
         if self.worst:
             step, _, row = self.worst[0]
             share = row.error / row.limit
@@ -312,9 +317,10 @@ def _summary(steps: Iterator[LockedStep]) -> dict[str, Any]:
     """Go through locked steps up to the first mistake; keep the worst of each point."""
     worst: dict[Point, tuple[int, Point, TensorAgreement]] = {}
     flips: list[Flip] = []
-    difference = None
+    difference, points, widened = None, 0, 0
     for step in steps:
         flips += step.flips
+        points, widened = points + len(step.rows), widened + step.widened
         for point, row in step.rows if not step.flips else ():
             if point not in worst or _share(row) > _share(worst[point][2]):
                 worst[point] = (step.step, point, row)
@@ -324,7 +330,13 @@ def _summary(steps: Iterator[LockedStep]) -> dict[str, Any]:
         if found is not None and found.flip is None:
             break
     ordered = sorted(worst.values(), key=lambda entry: -_share(entry[2]))
-    return {"worst": ordered, "difference": difference, "flips": flips}
+    return {
+        "worst": ordered,
+        "difference": difference,
+        "flips": flips,
+        "points": points,
+        "widened": widened,
+    }
 
 
 def _share(row: TensorAgreement) -> float:

@@ -1,7 +1,7 @@
 """The table and the picture of docs/locked-training.md: both engines side by side for 1,000 steps.
 
-`python benchmarks/locked_training.py` takes the embedded digits; `--root ../shared/datasets --data mnist` takes
-MNIST from there; `--networks 784-128-10 --optimizers SGD --picture FILE` draws the picture.
+`python benchmarks/locked_training.py` takes the embedded digits; `--root ../shared/datasets --data mnist` is
+MNIST; `--networks 784-128-10 --optimizers SGD --picture FILE` draws the picture.
 """
 
 import argparse
@@ -51,6 +51,21 @@ def cnn(nn, **random):
 NETWORKS = {"784-128-10": mlp, "CNN": cnn}
 
 
+COLUMNS = (
+    "network",
+    "optimizer",
+    "dtype",
+    "distance",
+    "control",
+    "first flip",
+    "worst locked",
+    "beyond strict",
+    "flips",
+    "loss",
+    "",
+)
+
+
 def twins(network, optimizer) -> Twins:
     import torch
 
@@ -73,6 +88,7 @@ def row(network: str, optimizer: str, report: Report) -> str:
         f"{report.control.max():.1e}",
         flip,
         worst,
+        f"{report.widened} of {report.points}" if report.compared else "-",
         len(report.flips) if report.compared else "-",
         f"{report.losses[-1]:.1e}",
         "agree" if report.agrees else "DISAGREE",
@@ -95,8 +111,8 @@ def main() -> None:
     data = datasets.load(arguments.data, arguments.root)
     images = (data.train_images[:, None] / 255 - 0.1307) / 0.3081
     print(f"{data.title}: {arguments.steps} steps of 64")
-    print("| network | optimizer | dtype | distance | control | first flip | worst locked | flips | loss | |")
-    print("| --- " * 10 + "|")
+    print(f"| {' | '.join(COLUMNS)} |")
+    print("| --- " * len(COLUMNS) + "|")
     drawn = {}
     for network in arguments.networks:
         for optimizer in arguments.optimizers:
