@@ -53,18 +53,25 @@ def _panel(axes: Any, report: Report) -> None:
         axes.axhline(FLOAT64_LIMIT, **_LIMIT)
         axes.annotate("limit 1e-12", (0.02, FLOAT64_LIMIT), xycoords=("axes fraction", "data"),
                       xytext=(0, 3), textcoords="offset points", fontsize=9)  # fmt: skip
-    _mark(axes, report.parted, "first flip", report.steps, 0.02)
-    _mark(axes, report.control_parted, "control's first flip", report.steps, 0.16)
+    marks = [("first flip", report.parted, 0.02), ("control flips", report.control_parted, 0.16)]
+    known = [(flip, label, height) for label, flip, height in marks if flip is not None]
+    latest = max((flip.step for flip, _, _ in known), default=0)
+    for flip, label, height in known:
+        # The earlier of two is labelled on its left, clear of the other, if there is room.
+        _mark(
+            axes,
+            flip,
+            label,
+            height,
+            right=flip.step < report.steps * (0.75 if flip.step == latest else 0.25),
+        )
     axes.grid(alpha=0.3)
     axes.margins(x=0.01, y=0.12)
 
 
-def _mark(axes: Any, flip: Flip | None, label: str, steps: int, height: float) -> None:
+def _mark(axes: Any, flip: Flip, label: str, height: float, *, right: bool) -> None:
     """Draw a line through the step of a flip, with its name beside it at a height of the panel."""
-    if flip is None:
-        return
     axes.axvline(flip.step, color="0.4", linestyle="-.", linewidth=1)
-    right = flip.step < steps / 2
     axes.annotate(
         f"{label}:\n{flip.operation}, step {flip.step}",
         (flip.step, height),
@@ -73,6 +80,7 @@ def _mark(axes: Any, flip: Flip | None, label: str, steps: int, height: float) -
         textcoords="offset points",
         ha="left" if right else "right",
         fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )
 
 
@@ -85,7 +93,7 @@ def _line(axes: Any, distance: Array, style: Mapping[str, Any]) -> None:
 def _above(lines: list[tuple[str, Array, dict[str, Any]]]) -> list[bool]:
     """Tell for each line whether its label goes above it: above the upper one, below the lower one."""
     heights = [distance[len(distance) // 2 :].mean() for _, distance, _ in lines]
-    return [height >= max(heights) for height in heights]
+    return [i == int(np.argmax(heights)) for i in range(len(heights))]
 
 
 def _label(axes: Any, label: str, distance: Array, style: Mapping[str, Any], above: bool) -> None:

@@ -93,6 +93,13 @@ def _build(what: Any, library: Any, side: int) -> Any:
     return copy.deepcopy(what[side]) if isinstance(what, tuple) else what(library)
 
 
+def _check_finite(loss: float, step: int) -> None:
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"PyTorch's loss is {loss} in step {step}, expected a finite one: is the learning rate too high?"
+        )
+
+
 @dataclass(frozen=True)
 class Report:
     """What became of two engines that started as one.
@@ -137,10 +144,14 @@ class Report:
         one state without a difference that is more than rounding and flips; and the free run, if there was
         a control, must be within `CONTROL_FACTOR` of it.
         """
-        mistake = self.difference is not None and self.difference.flip is None
         if not self.compared:
             return self.together
-        return not mistake and (self.together or not self.beyond_control)
+        return not self.mistaken and (self.together or not self.beyond_control)
+
+    @property
+    def mistaken(self) -> bool:
+        """Whether a step differed by more than rounding and flips."""
+        return self.difference is not None and self.difference.flip is None
 
     @property
     def together(self) -> bool:
@@ -171,13 +182,13 @@ class Report:
             )
         if self.compared:
             lines.append(f"  {self.points} points compared; {self.widened} needed more than the strict limit")
-        if self.worst:
+        if self.worst and not self.mistaken:
             step, _, row = self.worst[0]
             share = row.error / row.limit
             lines.append(
                 f"  nearest to its limit: step {step}, {row.name}: {row.error:.2g}, {share:.0%} of it"
             )
-        if self.parted:
+        if self.parted and not self.mistaken:
             lines.append(f"  first flip of the free run: {self.parted}")
         if self.difference:
             lines.append(f"  first difference: {self.difference}")
@@ -201,7 +212,8 @@ def locked_training(
     ``inputs`` (N, ...) and ``targets`` (N, ...) are cut into full batches, shuffled anew each epoch as
     ``seed`` decides. With ``locked`` (by default in float32) every step is also taken from one state by both
     and compared point by point; without it (by default in float64) only when the free runs part, to find out
-    where. Raises ValueError for networks that have not the same tensors, or fewer examples than one batch.
+    where. Raises ValueError for networks that have not the same tensors, fewer examples than one batch, or a
+    loss that becomes infinite or NaN in PyTorch.
     """
     dtype = np.dtype(dtype)
     locked = dtype == np.float32 if locked is None else locked
@@ -214,6 +226,19 @@ def locked_training(
     def fresh() -> Iterator[Batch]:
         return batches(inputs, targets, batch_size, steps, seed)
 
+    # An engine that is wrong may overflow: that is for the report to say, not for NumPy.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _report(twins, fresh, dtype, locked, control, seed)
+
+
+def _report(
+    twins: Twins,
+    fresh: Callable[[], Iterator[Batch]],
+    dtype: np.dtype[Any],
+    locked: bool,
+    control: bool,
+    seed: int,
+) -> Report:
     report = free_run(twins, fresh(), dtype, seed)
     if control:
         distance, flip = control_run(twins, fresh(), dtype, seed)
@@ -241,7 +266,8 @@ def first_difference(
     """
     inputs, targets = prepared(inputs, targets, np.dtype(dtype))
     run = batches(inputs, targets, batch_size, steps, seed)
-    return first_of(locked_steps(twins.reference(dtype, seed), twins.autograd(dtype), run))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return first_of(locked_steps(twins.reference(dtype, seed), twins.autograd(dtype), run))
 
 
 def prepared(inputs: Array, targets: Array, dtype: np.dtype[Any]) -> Batch:
@@ -271,6 +297,7 @@ def free_run(twins: Twins, run: Iterator[Batch], dtype: np.dtype[Any], seed: int
     for number, (inputs, targets) in enumerate(run, 1):
         ours = reference.learn(inputs, targets)
         theirs = autograd.learn(inputs, targets, ours.masks)
+        _check_finite(theirs.loss, number)
         parted = parted or next(iter(find_flips(number, ours, theirs, locked=False)), None)
         losses.append(theirs.loss)
         distances.append(_distances(reference, autograd))

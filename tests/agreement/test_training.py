@@ -243,6 +243,17 @@ def test_bad_arguments_are_named():
         locked_training(other, inputs, targets)
 
 
+def test_a_run_that_diverges_is_refused_in_words():
+    pair = Twins(
+        lambda library: library.Linear(4, 3),
+        lambda library: library.MSELoss(),
+        lambda optim, parameters: optim.SGD(parameters, lr=1e9),
+    )
+    inputs = np.random.default_rng(0).standard_normal((8, 4))
+    with pytest.raises(ValueError, match=r"PyTorch's loss is (inf|nan) in step \d+, expected a finite one"):
+        locked_training(pair, inputs, inputs[:, :3], steps=200, batch_size=4, dtype=np.float32)
+
+
 def test_an_adam_update_may_differ_by_16_u_of_its_terms_and_no_more():
     rng = np.random.default_rng(0)
     shape, u = (400, 300), unit_roundoff(np.float32)
