@@ -44,25 +44,38 @@ class Sum:
 
 
 def sums(ours: Pass, theirs: Pass) -> dict[Point, Sum]:
-    """Return what our Linear, Conv2d and BatchNorm should have given for the inputs and gradients they had.
+    """Return what our layers should have given for the inputs and gradients that they had.
 
     In float64, by PyTorch. The gradient of a bias before batch normalisation is zero in exact arithmetic, a
     sum of terms that cancel: what is left is rounding, in any engine, and a limit relative to it would be
-    relative to nothing. So for grad_weight = G.T X the allowance is ``sum_limit |G|.T |X|``, and likewise for
-    the other gradients: the backward of absolute values adds up the sizes of the terms.
+    relative to nothing. So for grad_weight = G.T X the allowance is ``sum_limit |G|.T |X|``; likewise for the
+    other gradients of Linear and Conv2d, whose backward of absolute values adds up the sizes of the terms,
+    for those of BatchNorm, and for smooth activations: Tanh's 1 - y^2 is a difference of terms of size 1.
+    Layers that only choose and scale have nothing that cancels. As each layer is judged by what it was given,
+    none is blamed for what came to it; what it was given should be what the layer after it gave.
 
     The truth, and not PyTorch's float32: over the 12,544 pixels of a batch of digits its gradient of a
     convolution's weight was seen more than 400 u |G|.T |X| away from it, where ours was within 1.
     """
     found: dict[Point, Sum] = {}
-    for label, module in theirs.layers.items():
-        if getattr(module, "weight", None) is None or label not in ours.grad_outputs:
+    after: Array | None = None  # the gradient that the layer after this one gave
+    for label, module in reversed(theirs.layers.items()):
+        if label in ours.grad_outputs and after is not None:
+            found[Point("backward", label, "grad_output")] = Sum(after, 0.0)
+        after = ours.trace.get(Point("backward", label, "grad_input"))
+        if label not in ours.grad_outputs:
             continue
         x, g = ours.inputs[label], ours.grad_outputs[label]
-        factor = sum_limit(g.size // len(module.weight), g.dtype)
+        layer, _, call = label.partition(" (call ")
+        if layer in ours.masks:
+            mask = ours.masks[layer][int(call[:-1]) - 1 if call else 0]
+            found[Point("backward", label, "grad_input")] = Sum(g * mask, 0.0)
+            continue
+        weight = getattr(module, "weight", None)
+        factor = sum_limit(1 if weight is None else g.size // len(weight), g.dtype)
         sizes = _sizes(module, x, g)
         for name, truth in _gradients(module, x, g).items() if sizes else ():
-            point = Point("backward", label if name == "grad_input" else label.partition(" (call")[0], name)
+            point = Point("backward", label if name == "grad_input" else layer, name)
             before = found.get(point, Sum(np.zeros_like(truth), 0.0))
             found[point] = Sum(before.truth + truth, before.allowance + factor * sizes[name])
     return found
@@ -91,7 +104,11 @@ def _sizes(module: Any, x: Array, g: Array) -> dict[str, float]:
 
     if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
         return {name: float(a.max()) for name, a in _gradients(module, x, g, absolute=True).items()}
-    if not isinstance(module, _BatchNorm):
+    if isinstance(module, torch.nn.Tanh | torch.nn.Sigmoid | torch.nn.SiLU | torch.nn.GELU | torch.nn.ELU):
+        return {"grad_input": float((np.abs(g) * (1 + np.abs(x))).max())}  # as large as any term of theirs
+    if isinstance(module, torch.nn.ReLU | torch.nn.LeakyReLU | torch.nn.Flatten | torch.nn.MaxPool2d):
+        return {"grad_input": float(np.abs(g).max())}
+    if not isinstance(module, _BatchNorm) or module.weight is None:
         return {}
     # grad_x = weight / std (g - mean(g) - x^ mean(g x^)): see nn_reference.batchnorm
     axes, x = (0, *range(2, x.ndim)), x.astype(np.float64)

@@ -133,16 +133,15 @@ def locked_step(
     theirs = autograd.compute(inputs, targets, ours.masks)
     flips = find_flips(number, ours, theirs)
     rows = strict = _compare_passes(ours, theirs)
-    if not all(row.agrees for _, row in rows):
-        rows = _compare_sums(rows, ours, theirs)
     excused = explained(rows, flips)
-    if not all(row.agrees or flip for (_, row), flip in zip(rows, excused, strict=True)):
+    if _open(rows, excused):
+        judged = _compare_sums(rows, ours, theirs)
+        rows = [old if flip else new for old, new, flip in zip(rows, judged, excused, strict=True)]
+    if _open(rows, excused):
         again = lambda: autograd.compute(inputs, targets, ours.masks)  # noqa: E731
         noise = rounding_noise(autograd, before, theirs, again)
-        rows = [
-            (point, row if flip else _allow(row, UNITS * noise[point]))
-            for (point, row), flip in zip(rows, excused, strict=True)
-        ]
+        judged = [(point, _allow(row, UNITS * noise[point])) for point, row in rows]
+        rows = [old if flip else new for old, new, flip in zip(rows, judged, excused, strict=True)]
     widened = sum(a.agrees < b.agrees for (_, a), (_, b) in zip(strict, rows, strict=True))
 
     reference.take_gradients(autograd.gradients())
@@ -156,6 +155,11 @@ def locked_step(
     autograd.step()
     rows += _compare_updates(reference, autograd, before, gradients)
     return LockedStep(number, theirs.loss, rows, flips, widened)
+
+
+def _open(rows: list[Row], excused: list[Flip | None]) -> bool:
+    """Tell whether a row is beyond its limit that no flip explains."""
+    return any(not row.agrees and not flip for (_, row), flip in zip(rows, excused, strict=True))
 
 
 def _compare_passes(ours: Pass, theirs: Pass) -> list[Row]:
