@@ -55,7 +55,7 @@ def sums(ours: Pass, theirs: Pass) -> dict[Point, Sum]:
     none is blamed for what came to it; what it was given should be what the layer after it gave.
 
     The truth, and not PyTorch's float32: over the 12,544 pixels of a batch of digits its gradient of a
-    convolution's weight was seen more than 400 u |G|.T |X| away from it, where ours was within 1.
+    convolution's weight was 85 u |G|.T |X| away from it, ours 0.8 u.
     """
     found: dict[Point, Sum] = {}
     after: Array | None = None  # the gradient that the layer after this one gave
