@@ -1,5 +1,6 @@
 """Does the hand-written engine agree with PyTorch's autograd, and both with the truth?"""
 
+from agreement.exact import exact_training
 from agreement.gradients import compare_networks
 from agreement.measures import (
     FLOAT64_LIMIT,
@@ -24,6 +25,7 @@ __all__ = [
     "compare_tensors",
     "cosine",
     "error_against",
+    "exact_training",
     "first_difference",
     "largest_ulps",
     "locked_training",

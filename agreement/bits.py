@@ -48,6 +48,11 @@ class ExactReport:
         return self.first is None
 
     @property
+    def agrees(self) -> bool:
+        """Whether no bit differed, by the name that all reports have."""
+        return self.identical
+
+    @property
     def total(self) -> int:
         """How many elements differed, summed over tensors and steps."""
         return sum(sum(counts.values()) for counts in self.differing)

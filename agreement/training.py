@@ -8,7 +8,7 @@ run is only held against a *control*: one engine against itself, started one ulp
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from agreement.bisect import (
     first_of,
     locked_steps,
 )
+from agreement.bits import ExactReport
+from agreement.exact import exact_training
 from agreement.measures import FLOAT64_LIMIT, Array, TensorAgreement
 from agreement.tracing import AutogradEngine, Point, ReferenceEngine
 
@@ -195,6 +197,7 @@ class Report:
         return "\n".join(lines)
 
 
+@overload
 def locked_training(
     twins: Twins,
     inputs: Array,
@@ -206,7 +209,36 @@ def locked_training(
     locked: bool | None = None,
     control: bool = True,
     seed: int = 0,
-) -> Report:
+    exact: Literal[False] = False,
+) -> Report: ...
+
+
+@overload
+def locked_training(
+    twins: Twins,
+    inputs: Array,
+    targets: Array,
+    *,
+    steps: int = 1000,
+    batch_size: int = 64,
+    seed: int = 0,
+    exact: Literal[True],
+) -> ExactReport: ...
+
+
+def locked_training(
+    twins: Twins,
+    inputs: Array,
+    targets: Array,
+    *,
+    steps: int = 1000,
+    batch_size: int = 64,
+    dtype: npt.DTypeLike = np.float64,
+    locked: bool | None = None,
+    control: bool = True,
+    seed: int = 0,
+    exact: bool = False,
+) -> Report | ExactReport:
     """Train both engines for ``steps`` steps and tell how far they are apart, and whether they may be.
 
     ``inputs`` (N, ...) and ``targets`` (N, ...) are cut into full batches, shuffled anew each epoch as
@@ -214,7 +246,12 @@ def locked_training(
     and compared point by point; without it (by default in float64) only when the free runs part, to find out
     where. Raises ValueError for networks that have not the same tensors, fewer examples than one batch, or a
     loss that becomes infinite or NaN in PyTorch.
+
+    ``exact=True`` compares every bit instead, in float32, with reductions in float64: see
+    `agreement.exact_training`, which says what it takes (an MLP, cross-entropy, SGD).
     """
+    if exact:
+        return _exact_run(twins, inputs, targets, steps, batch_size, seed)
     dtype = np.dtype(dtype)
     locked = dtype == np.float32 if locked is None else locked
     inputs, targets = prepared(inputs, targets, dtype)
@@ -229,6 +266,33 @@ def locked_training(
     # An engine that is wrong may overflow: that is for the report to say, not for NumPy.
     with np.errstate(over="ignore", invalid="ignore"):
         return _report(twins, fresh, dtype, locked, control, seed)
+
+
+def _exact_run(
+    twins: Twins, inputs: Array, targets: Array, steps: int, batch_size: int, seed: int
+) -> ExactReport:
+    """Call `exact_training` with what the twins are made of; NotImplementedError for what it cannot take."""
+    engine = twins.reference(np.float32)
+    loss = engine.criterion
+    plain = type(loss) is nn.CrossEntropyLoss and loss.weight is None and not loss.label_smoothing
+    if not plain or loss.reduction != "mean":
+        raise NotImplementedError("exact=True: the loss must be CrossEntropyLoss() without options")
+    if type(engine.optimizer) is not nn.optim.SGD or len(engine.optimizer.param_groups) != 1:
+        raise NotImplementedError("exact=True: the optimizer must be SGD, with one group of parameters")
+    if engine.scheduler is not None or engine.max_norm is not None:
+        raise NotImplementedError("exact=True: there can be neither a schedule nor clipping")
+    settings = {key: engine.optimizer.param_groups[0][key] for key in engine.optimizer.defaults}
+    if settings.pop("maximize"):
+        raise NotImplementedError("exact=True: SGD must minimise")
+    return exact_training(
+        engine.network,
+        inputs.astype(np.float32),
+        targets.astype(np.int64),
+        steps=steps,
+        batch_size=batch_size,
+        generator=nn.torch_random.Generator(seed),
+        **settings,
+    )
 
 
 def _report(

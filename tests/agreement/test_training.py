@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nn_reference as nn
-from agreement import Twins, locked_training
+from agreement import Twins, exact, locked_training
 from agreement.allowances import one_ulp_away, sum_limit, update_magnitudes
 from agreement.measures import unit_roundoff
 from agreement.training import batches
@@ -306,3 +306,44 @@ def test_the_picture_is_drawn_with_lines_labels_and_the_flip(control):
     texts = [text.get_text() for text in axes.texts]
     assert "ours from PyTorch's" in texts
     assert "first flip:\nrelu1, step 3" in texts
+
+
+def sgd(optim, parameters):
+    return optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def digits_like(count=150):
+    """Numbers of few bits, so that sums hardly depend on their order."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, 20)) / 256, rng.integers(0, 5, count)
+
+
+def test_exact_training_agrees_in_every_bit():
+    twins = Twins(mlp, lambda library: library.CrossEntropyLoss(), sgd, start=seeded(mlp))
+    report = locked_training(twins, *digits_like(), steps=40, batch_size=32, exact=True)
+    assert report.agrees
+    assert report.steps == 40
+    assert report.losses[-1] < report.losses[0]
+
+
+def test_exact_training_sees_a_mistake_of_one_unit_of_rounding(monkeypatch):
+    monkeypatch.setattr(exact, "multiply_add", lambda a, b, c: (a * np.float32(b) + c).astype(np.float32))
+    twins = Twins(mlp, lambda library: library.CrossEntropyLoss(), sgd, start=seeded(mlp))
+    report = locked_training(twins, *digits_like(), steps=3, batch_size=32, exact=True)
+    assert not report.agrees
+    assert report.first.tensor.startswith(("fc1", "fc2"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer", "more", "message"),
+    [
+        (lambda nn: nn.CrossEntropyLoss(label_smoothing=0.1), sgd, {}, "the loss must be CrossEntropyLoss"),
+        (lambda nn: nn.CrossEntropyLoss(reduction="sum"), sgd, {}, "the loss must be CrossEntropyLoss"),
+        (lambda nn: nn.CrossEntropyLoss(), lambda optim, p: optim.Adam(p), {}, "the optimizer must be SGD"),
+        (lambda nn: nn.CrossEntropyLoss(), sgd, {"clip": 1.0}, "neither a schedule nor clipping"),
+        (lambda nn: nn.CrossEntropyLoss(), lambda o, p: o.SGD(p, maximize=True), {}, "SGD must minimise"),
+    ],
+)
+def test_exact_training_refuses_what_it_cannot_repeat(loss, optimizer, more, message):
+    with pytest.raises(NotImplementedError, match=message):
+        locked_training(Twins(mlp, loss, optimizer, **more), *digits_like(), exact=True)
