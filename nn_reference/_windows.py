@@ -82,7 +82,7 @@ class Windows:
 
         Pixels that several windows see appear in it several times, but only once for each (i, j).
         """
-        self.count(padded.shape[1:3])
+        self.count(padded.shape[1:3])  # raises if no window fits
         seen = sliding_window_view(padded, self._spans(), axis=(1, 2), writeable=True)
         (down, across), (row, column) = self.stride, self.dilation
         return seen[:, ::down, ::across, :, ::row, ::column].transpose(0, 4, 5, 1, 2, 3)
