@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn_checks import OPERATIONS, check
 
 import nn_reference as nn
+from agreement import checks
+from agreement.table import ROWS
 from nn_reference import conv2d, max_pool2d
 from nn_reference._windows import Windows, blocks
 
-ROWS = {operation.name: operation for operation in OPERATIONS}
+CONV2D = ROWS["Conv2d"]
 U = 2.0**-24
 quick = settings(database=None, deadline=None)
 
@@ -45,7 +46,9 @@ def test_blocks_cover_each_pixel_once_and_lie_in_one_piece(rows, columns, images
 def test_blocks_of_any_size_give_autograds_gradients(size, monkeypatch):
     """The images that the table of operations draws are so small that each is one block."""
     monkeypatch.setattr(conv2d, "blocks", partial(blocks, size=size))
-    check(ROWS["Conv2d"], examples=40)
+    for seed in range(40):
+        results = checks.autograd(CONV2D, CONV2D.example(seed, edges=seed % 2 == 0))
+        assert all(result.agrees for result in results), results
 
 
 @given(st.data())

@@ -9,7 +9,7 @@ from agreement.measures import Array
 from agreement.mutants.mutant import Kind
 from agreement.mutants.operations._register import mistake
 from nn_reference import avg_pool2d, conv2d, max_pool2d
-from nn_reference._windows import Slice, Windows
+from nn_reference._windows import Slice, Windows, batch_first
 
 Grads = tuple[Array | None, Array, Array]
 conv_backward, avg_backward, max_backward = conv2d.backward, avg_pool2d.backward, max_pool2d.backward
@@ -34,19 +34,23 @@ def slices_as_if(windows: Windows, shape: tuple[int, ...], **wrong: Any) -> list
 
 
 def conv_input_gradient(
-    cache: conv2d.Cache, grad_y: Array, kernels: Array | None = None, add: bool = True, **wrong: Any
+    cache: conv2d.Cache, grad_y: Array, weight: Array | None = None, add: bool = True, **wrong: Any
 ) -> Array:
-    """Return grad_x with other kernels, slices as if the windows were ``wrong``, or parts not added up."""
-    images, groups = cache.x_shape[:-3], cache.kernels.shape[2]
-    kernels = cache.kernels if kernels is None else kernels
-    rows = grad_y.reshape(*images, groups, -1, grad_y.shape[-2] * grad_y.shape[-1])
-    grad_padded = np.zeros(cache.padded.shape, grad_y.dtype)
-    places = slices_as_if(cache.windows, cache.padded.shape, **wrong)
-    for number, (_, place) in enumerate(places):
+    """Return grad_x with another weight, slices as if the windows were ``wrong``, or parts not added up."""
+    groups, out_channels, _ = cache.kernels.shape
+    weight = weight_of(cache) if weight is None else weight
+    rows = grad_y.reshape(*grad_y.shape[:-3], groups, out_channels, -1)
+    grad_padded = np.zeros_like(batch_first(cache.padded, grad_y.ndim))  # (*, G I, H + border, W + border)
+    for number, (_, place) in enumerate(slices_as_if(cache.windows, grad_padded.shape, **wrong)):
         i, j = divmod(number, cache.windows.kernel[1])
-        part = (kernels[i, j].swapaxes(-1, -2) @ rows).reshape(grad_padded[place].shape)
+        part = (weight[..., i, j].swapaxes(-1, -2) @ rows).reshape(grad_padded[place].shape)
         grad_padded[place] = grad_padded[place] + part if add else part
-    return cache.windows.crop(grad_padded).reshape(cache.x_shape)
+    return cache.windows.crop(grad_padded)
+
+
+def weight_of(cache: conv2d.Cache) -> Array:
+    """Return the weight as (G, O, I, kernel height, kernel width)."""
+    return cache.kernels.reshape(*cache.kernels.shape[:2], -1, *cache.windows.kernel)
 
 
 # -- convolution ----------------------------------------------------------------------------------
@@ -61,7 +65,7 @@ def conv_input_gradient(
 def kernel_not_flipped(cache: conv2d.Cache, grad_y: Array, need_grad_x: bool = True) -> Grads:
     """Forward slides the kernel as it is; backward must slide the kernel turned by 180 degrees."""
     _, grad_weight, grad_bias = conv_backward(cache, grad_y, False)
-    return conv_input_gradient(cache, grad_y, cache.kernels[::-1, ::-1]), grad_weight, grad_bias
+    return conv_input_gradient(cache, grad_y, weight_of(cache)[..., ::-1, ::-1]), grad_weight, grad_bias
 
 
 @mistake(
@@ -106,16 +110,9 @@ def dilation_forgotten(cache: conv2d.Cache, grad_y: Array, need_grad_x: bool = T
 def padding_forgotten(cache: conv2d.Cache, grad_y: Array, need_grad_x: bool = True) -> Grads:
     """The border is cut off at the end alone, so everything is moved by the padding."""
     _, grad_weight, grad_bias = conv_backward(cache, grad_y, False)
-    whole = replace(cache.windows, border=((0, 0), (0, 0)))
-    unpadded = cache._replace(windows=whole, x_shape=_joined(cache))
-    grad_padded = conv_input_gradient(unpadded, grad_y)
-    height, width = cache.x_shape[-2:]
-    return grad_padded[..., :height, :width], grad_weight, grad_bias
-
-
-def _joined(cache: conv2d.Cache) -> tuple[int, ...]:
-    """Return the shape (*, G I, H + border, W + border) of the padded images."""
-    return (*cache.x_shape[:-2], *cache.padded.shape[-2:])
+    (above, below), (left, right) = cache.windows.border
+    moved = replace(cache.windows, border=((0, above + below), (0, left + right)))
+    return conv_input_gradient(cache._replace(windows=moved), grad_y), grad_weight, grad_bias
 
 
 @mistake("Conv2d", conv2d, right="grad_x[window] += part", wrong="grad_x[window] = part")
