@@ -5,7 +5,7 @@ numbers in the same precision, each tensor is measured by its largest difference
 everything is tried twice: with the values given, and with drawn ones (`agreement.probes` says why).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from agreement import probes
 from agreement.autograd import Autograd, AutogradFailed
 from agreement.causes import Context, likely_cause
-from agreement.measures import TensorAgreement, backward_limit, compare_tensors, error_against, unit_roundoff
+from agreement.limits import Limit, conditioned_limits
+from agreement.measures import TensorAgreement, compare_tensors, error_against, unit_roundoff
 from agreement.own import CannotRun, Functions, Object, OwnCode, Pass, Reference, wrap
 from agreement.report import Report
 
@@ -372,7 +373,7 @@ class _Comparison:
             return {"output": exact.output, **{f"d/d{name}": grad for name, grad in exact.gradients.items()}}
         return self._expected(probe, np.float64) if self.dtype == np.float32 else {}
 
-    def _limits(self, probe: _Probe, expected: Mapping[str, Array]) -> dict[str, "Limit"]:
+    def _limits(self, probe: _Probe, expected: Mapping[str, Array]) -> dict[str, Limit]:
         """Return the limit of each tensor, with a control one ulp away."""
         moved = []
         for salt in (1, 2):
@@ -435,59 +436,6 @@ class _Comparison:
             )
         if not _close(then.output, alone[1].output, self.dtype):
             self._problem("the output of a second forward is not that of a fresh object: something is kept")
-
-
-@dataclass(frozen=True)
-class Limit:
-    """How far two engines may be apart in one tensor: ``error`` times its largest value, or ``absolute``.
-
-    The second is 0 but where rounding alone does more than the first allows; ``reason`` then says so.
-    """
-
-    error: float
-    absolute: float = 0.0
-    reason: str = ""
-
-    def apply(self, row: TensorAgreement) -> TensorAgreement:
-        """Return the row with this limit, as a share of its largest value."""
-        limit = self.error
-        if self.absolute and np.isfinite(row.largest_value) and row.largest_value:
-            limit = max(limit, self.absolute / row.largest_value)
-        return replace(row, limit=limit)
-
-
-def conditioned_limits(
-    expected: Mapping[str, Array],
-    moved: Sequence[Mapping[str, Array]],
-    dtype: npt.DTypeLike,
-    loss: float = 1.0,
-    values: Sequence[str] = ("output",),
-) -> dict[str, Limit]:
-    """Return the limit of each tensor: `backward_limit`, but where rounding alone does more.
-
-    ``moved`` are the same tensors for inputs and weights one ulp away; ``values`` are the names of those that
-    are no gradients. Where an ulp changes a tensor by more than a quarter of the usual limit, no engine can do
-    better, and four times the change is allowed. And where it changes the tensor beyond its third digit, the
-    tensor is what rounding leaves of zero (the gradient of a bias before BatchNorm), and it need only be as
-    small as such remains are: 64 u of the largest gradient of all.
-    """
-    usual, u = backward_limit(dtype, loss), unit_roundoff(dtype)
-    gradients = [name for name in expected if name not in values]
-    largest = max((float(np.abs(expected[name]).max(initial=0)) for name in gradients), default=0.0)
-    limits = {}
-    for name, value in expected.items():
-        scale = float(np.abs(value).max(initial=0))
-        noise = max((float(np.abs(other[name] - value).max(initial=0)) for other in moved), default=0.0)
-        limits[name] = Limit(usual)
-        if not np.isfinite(noise) or not np.isfinite(scale):
-            continue
-        if name in gradients and noise >= 1e-3 * scale and scale <= 1e-3 * largest:
-            reason = "zero but for rounding: one ulp in the inputs changes all of its digits"
-            limits[name] = Limit(usual, max(4 * noise, 64 * u * largest), reason if scale else "")
-        elif scale and 4 * noise > usual * scale:
-            reason = f"one ulp in the inputs changes it by {noise / scale:.1g}: the limit is four times that"
-            limits[name] = Limit(usual, 4 * noise, reason)
-    return limits
 
 
 def _link(

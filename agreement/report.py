@@ -24,6 +24,7 @@ class Report:
     remarks: dict[str, str] = field(default_factory=dict)
     repeat: str = ""
     names: tuple[str, str] = ("yours", "autograd")
+    reference: Any = None
 
     @property
     def agrees(self) -> bool:
@@ -57,6 +58,10 @@ class Report:
         for row in self.rows:
             if row.agrees and row.name in self.remarks:
                 yield f"Note   {row.name}: {self.remarks[row.name]}"
+        if any(row.limit > 1.01 * usual for row in self.rows for usual in [min(r.limit for r in self.rows)]):
+            yield (
+                "Note   a limit above the usual one is four times what moving inputs and weights by one ulp changes"
+            )
         for note in self.notes:
             yield f"Note   {note}"
         if self.repeat and not self.agrees:

@@ -44,7 +44,7 @@ def compare(recipe: Recipe, data: Dataset, state: dict[str, np.ndarray]) -> list
     images = (data.test_images[:COMPARED_IMAGES] / 255 - recipe.mean) / recipe.std
     labels = data.test_labels[:COMPARED_IMAGES].astype(np.int64)
     criteria = recipe.build_loss(nn_reference), recipe.build_loss(torch.nn)
-    return compare_networks(reference, criteria[0], recipe.build(torch.nn), criteria[1], images, labels)
+    return compare_networks(reference, criteria[0], recipe.build(torch.nn), criteria[1], images, labels).rows
 
 
 def summary(

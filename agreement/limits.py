@@ -1,0 +1,64 @@
+"""How far two correct engines may be apart in a tensor, where rounding does more than usual."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agreement.measures import TensorAgreement, backward_limit, unit_roundoff
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How far two engines may be apart in one tensor: ``error`` times its largest value, or ``absolute``.
+
+    The second is 0 but where rounding alone does more than the first allows; ``reason`` then says so.
+    """
+
+    error: float
+    absolute: float = 0.0
+    reason: str = ""
+
+    def apply(self, row: TensorAgreement) -> TensorAgreement:
+        """Return the row with this limit, as a share of its largest value."""
+        limit = self.error
+        if self.absolute and np.isfinite(row.largest_value) and row.largest_value:
+            limit = max(limit, self.absolute / row.largest_value)
+        return replace(row, limit=limit)
+
+
+def conditioned_limits(
+    expected: Mapping[str, Array],
+    moved: Sequence[Mapping[str, Array]],
+    dtype: npt.DTypeLike,
+    loss: float = 1.0,
+    values: Sequence[str] = ("output",),
+) -> dict[str, Limit]:
+    """Return the limit of each tensor: `backward_limit`, but where rounding alone does more.
+
+    ``moved`` are the same tensors for inputs and weights one ulp away; ``values`` are the names of those that
+    are no gradients. Where an ulp changes a tensor by more than a quarter of the usual limit, no engine can do
+    better, and four times the change is allowed. And where it changes the tensor beyond its third digit, the
+    tensor is what rounding leaves of zero (the gradient of a bias before BatchNorm), and it need only be as
+    small as such remains are: 64 u of the largest gradient of all.
+    """
+    usual, u = backward_limit(dtype, loss), unit_roundoff(dtype)
+    gradients = [name for name in expected if name not in values]
+    largest = max((float(np.abs(expected[name]).max(initial=0)) for name in gradients), default=0.0)
+    limits = {}
+    for name, value in expected.items():
+        scale = float(np.abs(value).max(initial=0))
+        noise = max((float(np.abs(other[name] - value).max(initial=0)) for other in moved), default=0.0)
+        limits[name] = Limit(usual)
+        if not np.isfinite(noise) or not np.isfinite(scale):
+            continue
+        if name in gradients and noise >= 1e-3 * scale and scale <= 1e-3 * largest:
+            reason = "zero but for rounding: one ulp in the inputs changes all of its digits"
+            limits[name] = Limit(usual, max(4 * noise, 64 * u * largest), reason if scale else "")
+        elif scale and 4 * noise > usual * scale:
+            limits[name] = Limit(usual, 4 * noise)
+    return limits
