@@ -314,7 +314,7 @@ class _Comparison:
             )
             return
         truth = self._truth(probe)
-        limits = self._limits(probe, expected)
+        limits = self._limits(probe, expected, truth)
         context = self._context(probe, found.output)
         for name, value in expected.items():
             if name == "output":
@@ -356,7 +356,7 @@ class _Comparison:
         return f"backward does not return it, and there is no d{name}, grad_{name} or grads; say gradients={{...}}"
 
     def _truth(self, probe: _Probe) -> dict[str, Array]:
-        """The same tensors in a higher precision: longdouble for our engine, else float64 for float32."""
+        """The same tensors in a higher precision: autograd in float64 for float32, our engine in longdouble."""
         if isinstance(self.own, Reference) and self.dtype == np.float64:
             code = self._fresh()
             assert isinstance(code, Reference)
@@ -373,7 +373,9 @@ class _Comparison:
             return {"output": exact.output, **{f"d/d{name}": grad for name, grad in exact.gradients.items()}}
         return self._expected(probe, np.float64) if self.dtype == np.float32 else {}
 
-    def _limits(self, probe: _Probe, expected: Mapping[str, Array]) -> dict[str, Limit]:
+    def _limits(
+        self, probe: _Probe, expected: Mapping[str, Array], truth: Mapping[str, Array]
+    ) -> dict[str, Limit]:
         """Return the limit of each tensor, with a control one ulp away."""
         moved = []
         for salt in (1, 2):
@@ -385,7 +387,8 @@ class _Comparison:
                 },
             )
             moved.append(self._expected(control, self.dtype))
-        return conditioned_limits(expected, moved, self.dtype, self.loss)
+        wide = truth if self.dtype == np.float32 else None
+        return conditioned_limits(expected, moved, self.dtype, self.loss, wide=wide)
 
     def _context(self, probe: _Probe, output: Array) -> Context:
         """What a wrong gradient may have to do with."""

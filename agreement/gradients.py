@@ -2,8 +2,9 @@
 
 The hand-written side is listened to with a `nn_reference.Tape`, PyTorch's with hooks. Both compute on copies
 in the precision asked for, from the reference's state; a Dropout mask that the reference drew is handed to
-PyTorch. Beside each difference stand both engines' own errors against the reference run in a higher
-precision (longdouble, or float64 for float32), and the control: PyTorch again, from one ulp away.
+PyTorch. Beside each difference stand both engines' own errors against a higher precision: for float32 PyTorch
+in float64, for float64 the reference in longdouble, which has the same formulas and so shows rounding alone.
+The control is PyTorch again, from one ulp away.
 
 A ReLU's input within rounding of 0 can be positive in one engine and negative in the other, and two equal
 maxima can differ in their last bit; then both gradients are right, and far apart. Such decisions are handed
@@ -74,8 +75,9 @@ def compare_networks(
     ``inputs``: (N, ...), ``targets``: (N,).
 
     The report has rows for outputs, loss, the gradient of each parameter and that of the inputs; with
-    ``intermediates`` also for the output of each layer, the gradient there, and running statistics; with
-    ``truth`` also each engine's own error. ``optimizers`` make, from the parameters, an optimizer for either
+    ``intermediates`` also for the output of each layer, the gradient there, and running statistics. Each
+    engine's own error is there in float32, and with ``truth``, which takes a second or more, in float64.
+    ``optimizers`` make, from the parameters, an optimizer for either
     side; then there are rows for the parameters after one step.
     """
     dtype = np.dtype(dtype)
@@ -92,7 +94,12 @@ def compare_networks(
     expected = chosen(runs.theirs, pair)
     found, exact = runs.ours.everything(), runs.truth.everything() if runs.truth else {}
     limits = conditioned_limits(
-        expected, [m.everything() for m in runs.moved], dtype, runs.ours.loss, tuple(runs.theirs.values)
+        expected,
+        [m.everything() for m in runs.moved],
+        dtype,
+        runs.ours.loss,
+        values=tuple(runs.theirs.values),
+        wide=exact if dtype == np.float32 else None,
     )
     for name, value in expected.items():
         got = found.get(name)
@@ -116,6 +123,8 @@ def compare_networks(
         report.remarks |= after.remarks
     if report.wrong:
         report.notes.append(_where(report))
+        if truth and dtype == np.float64:
+            report.notes.append("the truth has the reference's own formulas: it shows rounding, not mistakes")
     return report
 
 
@@ -258,7 +267,9 @@ def trace_autograd(network: Any, criterion: Any, inputs: Array, targets: Array, 
                 return None
             trace.locked[key] = int(np.count_nonzero(locked))
             # The reference's value, but the gradient flows on to x.
-            return (torch.where(torch.tensor(locked), torch.tensor(ours) + (x - x.detach()), x),)
+            return (
+                torch.where(torch.tensor(locked), torch.tensor(ours, dtype=x.dtype) + (x - x.detach()), x),
+            )
 
         return hook
 
@@ -266,7 +277,11 @@ def trace_autograd(network: Any, criterion: Any, inputs: Array, targets: Array, 
         def hook(module: Any, arguments: Any, output: Any) -> Any:
             if name in masks:
                 mask = masks[name].pop(0)
-                output = arguments[0] if mask is None else arguments[0] * torch.tensor(mask)
+                output = (
+                    arguments[0]
+                    if mask is None
+                    else arguments[0] * torch.tensor(mask, dtype=arguments[0].dtype)
+                )
             output.retain_grad()
             seen.append((name, output))
             return output
@@ -279,7 +294,7 @@ def trace_autograd(network: Any, criterion: Any, inputs: Array, targets: Array, 
     try:
         tensor = torch.tensor(inputs, requires_grad=True)
         outputs = network(tensor)
-        loss = criterion(outputs, torch.tensor(targets))
+        loss = criterion(outputs, _targets(targets, outputs.dtype))
         loss.backward()
     finally:
         for handle in handles:
@@ -299,6 +314,14 @@ def trace_autograd(network: Any, criterion: Any, inputs: Array, targets: Array, 
     trace.gradients |= {f"d loss / d {name}": grad.numpy().copy() for name, grad in grads.items()}
     trace.gradients["d loss / d inputs"] = tensor.grad.numpy()
     return trace
+
+
+def _targets(targets: Array, dtype: Any) -> Any:
+    """Labels as they are, other targets in the dtype of the outputs."""
+    import torch
+
+    tensor = torch.tensor(targets)
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _numbered(calls: Sequence[Any], name: Callable[[Any], str]) -> list[tuple[str, Any]]:
@@ -325,15 +348,21 @@ class _Runs:
 
 
 def _run(pair: Pair, inputs: Array, targets: Array, truth: bool) -> _Runs:
-    wide = np.dtype(np.float64 if pair.dtype == np.float32 else np.longdouble)
+    single, wide = pair.dtype == np.float32, np.longdouble
     network, criterion = copy.deepcopy(pair.reference).to(wide), copy.deepcopy(pair.reference_loss).to(wide)
+    double = copy.deepcopy(pair.autograd).double()
     controls = [(pair.moved(salt), probes.one_ulp_away(inputs, salt)) for salt in (1, 2)]
     ours = trace_reference(pair.reference, pair.reference_loss, inputs, targets)
     theirs, *moved = (
         trace_autograd(module, pair.autograd_loss, x, targets, ours)
         for module, x in ((pair.autograd, inputs), *controls)
     )
-    exact = trace_reference(network, criterion, inputs.astype(wide), targets, ours) if truth else None
+    exact = None
+    if single:
+        criterion = copy.deepcopy(pair.autograd_loss).double()
+        exact = trace_autograd(double, criterion, inputs.astype(np.float64), targets, ours)
+    elif truth:
+        exact = trace_reference(network, criterion, inputs.astype(wide), targets, ours)
     return _Runs(ours, theirs, exact, moved)
 
 

@@ -26,7 +26,7 @@ class Limit:
     def apply(self, row: TensorAgreement) -> TensorAgreement:
         """Return the row with this limit, as a share of its largest value."""
         limit = self.error
-        if self.absolute and np.isfinite(row.largest_value) and row.largest_value:
+        if np.isfinite(self.absolute) and np.isfinite(row.largest_value) and row.largest_value:
             limit = max(limit, self.absolute / row.largest_value)
         return replace(row, limit=limit)
 
@@ -37,11 +37,15 @@ def conditioned_limits(
     dtype: npt.DTypeLike,
     loss: float = 1.0,
     values: Sequence[str] = ("output",),
+    wide: Mapping[str, Array] | None = None,
 ) -> dict[str, Limit]:
     """Return the limit of each tensor: `backward_limit`, but where rounding alone does more.
 
     ``moved`` are the same tensors for inputs and weights one ulp away; ``values`` are the names of those that
-    are no gradients. Where an ulp changes a tensor by more than a quarter of the usual limit, no engine can do
+    are no gradients; ``wide`` is what autograd finds in float64, if that is not ``dtype``.
+
+    Where autograd itself is far from what it finds in float64, that distance is allowed on top (the gradient
+    at the label, p - 1, is the usual case; a mistake of the reference's has no part in it). Where an ulp changes a tensor by more than a quarter of the usual limit, no engine can do
     better, and four times the change is allowed. And where it changes the tensor beyond its third digit, the
     tensor is what rounding leaves of zero (the gradient of a bias before BatchNorm), and it need only be as
     small as such remains are: 64 u of the largest gradient of all.
@@ -59,6 +63,7 @@ def conditioned_limits(
         if name in gradients and noise >= 1e-3 * scale and scale <= 1e-3 * largest:
             reason = "zero but for rounding: one ulp in the inputs changes all of its digits"
             limits[name] = Limit(usual, max(4 * noise, 64 * u * largest), reason if scale else "")
-        elif scale and 4 * noise > usual * scale:
-            limits[name] = Limit(usual, 4 * noise)
+        elif scale:
+            own = 0.0 if wide is None else float(np.abs(value - wide[name]).max(initial=0))
+            limits[name] = Limit(usual, max(4 * noise, usual * scale + own))
     return limits

@@ -60,7 +60,8 @@ class Report:
                 yield f"Note   {row.name}: {self.remarks[row.name]}"
         if any(row.limit > 1.01 * usual for row in self.rows for usual in [min(r.limit for r in self.rows)]):
             yield (
-                "Note   a limit above the usual one is four times what moving inputs and weights by one ulp changes"
+                "Note   a limit above the usual one is that much because autograd's own rounding is: by its distance "
+                "from float64, or four times what one ulp in inputs and weights changes"
             )
         for note in self.notes:
             yield f"Note   {note}"
