@@ -1,7 +1,7 @@
 """Does the hand-written engine agree with PyTorch's autograd, and both with the truth?"""
 
 from agreement.compare import GradientsDisagree, assert_gradients_agree, compare
-from agreement.gradients import compare_networks
+from agreement.gradients import compare_networks, compare_training
 from agreement.measures import (
     FLOAT64_LIMIT,
     TensorAgreement,
@@ -13,6 +13,7 @@ from agreement.measures import (
     product_units,
     unit_roundoff,
 )
+from agreement.numerical import check_gradients
 from agreement.report import Report
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "TensorAgreement",
     "assert_gradients_agree",
     "backward_limit",
+    "check_gradients",
     "compare",
     "compare_networks",
+    "compare_training",
     "compare_tensors",
     "cosine",
     "error_against",

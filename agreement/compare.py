@@ -15,6 +15,7 @@ import numpy.typing as npt
 from agreement import probes
 from agreement.autograd import Autograd, AutogradFailed
 from agreement.causes import Context, likely_cause
+from agreement.inputs import parse_inputs
 from agreement.limits import Limit, conditioned_limits
 from agreement.measures import TensorAgreement, compare_tensors, error_against, unit_roundoff
 from agreement.own import CannotRun, Functions, Object, OwnCode, Pass, Reference, wrap
@@ -99,7 +100,7 @@ def compare(
     if dtype not in (np.float64, np.float32):
         raise TypeError(f"dtype is {dtype}, expected float64 or float32")
     own, theirs = wrap(reference, gradients), Autograd(autograd)
-    return _Comparison(own, theirs, dtype, loss, seed).run(_inputs(inputs), parameters or {}, drawn)
+    return _Comparison(own, theirs, dtype, loss, seed).run(parse_inputs(inputs), parameters or {}, drawn)
 
 
 def assert_gradients_agree(reference: Any, autograd: Any, inputs: Any, **options: Any) -> None:
@@ -111,31 +112,6 @@ def assert_gradients_agree(reference: Any, autograd: Any, inputs: Any, **options
     report = compare(reference, autograd, inputs, **options)
     if not report.agrees:
         raise GradientsDisagree(report)
-
-
-def _inputs(inputs: Any) -> list[Array | tuple[int, ...]]:
-    """Return arrays as they are and shapes as tuples."""
-    if isinstance(inputs, np.ndarray | np.generic) or _is_shape(inputs):
-        inputs = [inputs]
-    if not isinstance(inputs, list | tuple) or not inputs:
-        raise TypeError(
-            f"inputs is {inputs!r:.60}, expected an array, a shape such as (4, 7), or a list of these"
-        )
-    result: list[Array | tuple[int, ...]] = []
-    for value in inputs:
-        if _is_shape(value):
-            result.append(tuple(value))
-        elif isinstance(value, np.ndarray | np.generic):
-            result.append(np.asarray(value))
-        else:
-            raise TypeError(
-                f"an input is a {type(value).__name__}, expected a NumPy array or a shape such as (4, 7)"
-            )
-    return result
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(size, int | np.integer) for size in value)
 
 
 class _Comparison:

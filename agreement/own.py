@@ -436,7 +436,9 @@ class Reference(OwnCode):
         return ["input", "target", *(f"input[{i}]" for i in range(2, count))][:count]
 
     def set_parameters(self, values: Mapping[str, Array]) -> None:
-        """Replace the data of parameters."""
+        """Replace the data of parameters, and bring buffers to their dtype."""
+        for value in list(values.values())[:1]:
+            self.module.to(value.dtype)
         for name, parameter in self.module.named_parameters():
             if name in values:
                 parameter.data = np.array(values[name])
