@@ -8,6 +8,12 @@ from typing import Any
 from agreement.measures import TensorAgreement
 
 
+_LARGER_LIMITS = (
+    "a limit is larger where rounding is: by autograd's own distance from float64, or four times what one ulp in "
+    "inputs and weights changes"
+)
+
+
 @dataclass
 class Report:
     """The rows of a comparison, and whatever is wrong besides numbers.
@@ -58,11 +64,8 @@ class Report:
         for row in self.rows:
             if row.agrees and row.name in self.remarks:
                 yield f"Note   {row.name}: {self.remarks[row.name]}"
-        if any(row.limit > 1.01 * usual for row in self.rows for usual in [min(r.limit for r in self.rows)]):
-            yield (
-                "Note   a limit above the usual one is that much because autograd's own rounding is: by its distance "
-                "from float64, or four times what one ulp in inputs and weights changes"
-            )
+        if self.rows and max(row.limit for row in self.rows) > 1.01 * min(row.limit for row in self.rows):
+            yield f"Note   {_LARGER_LIMITS}"
         for note in self.notes:
             yield f"Note   {note}"
         if self.repeat and not self.agrees:
@@ -78,10 +81,8 @@ class Report:
                 f"{len(self.problems)} other fault{'s' * (len(self.problems) > 1)}" if self.problems else ""
             )
             return f"They DISAGREE: {', '.join(filter(None, (of, more))) or 'nothing was compared'}."
-        worst = max(row.error for row in self.rows)
-        return (
-            f"They agree: {len(self.rows)} tensors, the largest error is {worst:.1e}, each within its limit."
-        )
+        share = max(row.error / row.limit for row in self.rows)
+        return f"They agree: each of {len(self.rows)} tensors is within its limit, the worst at {share:.2g} of it."
 
     def _table(self) -> Iterator[str]:
         truth = any(row.reference_error is not None for row in self.rows)

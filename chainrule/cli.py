@@ -6,6 +6,7 @@ import sys
 import typer
 
 from chainrule import __version__
+from chainrule.commands.compare import compare
 from chainrule.commands.datasets import datasets
 from chainrule.commands.download import download
 from chainrule.commands.explain import explain
@@ -21,7 +22,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, datasets, train, explain):
+for command in (download, datasets, train, compare, explain):
     app.command()(command)
 
 
