@@ -290,7 +290,7 @@ class _Comparison:
             )
             return
         truth = self._truth(probe)
-        limits = self._limits(probe, expected, truth)
+        limits = self._limits(probe, expected)
         context = self._context(probe, found.output)
         for name, value in expected.items():
             if name == "output":
@@ -349,9 +349,7 @@ class _Comparison:
             return {"output": exact.output, **{f"d/d{name}": grad for name, grad in exact.gradients.items()}}
         return self._expected(probe, np.float64) if self.dtype == np.float32 else {}
 
-    def _limits(
-        self, probe: _Probe, expected: Mapping[str, Array], truth: Mapping[str, Array]
-    ) -> dict[str, Limit]:
+    def _limits(self, probe: _Probe, expected: Mapping[str, Array]) -> dict[str, Limit]:
         """Return the limit of each tensor, with a control one ulp away."""
         moved = []
         for salt in (1, 2):
@@ -363,8 +361,8 @@ class _Comparison:
                 },
             )
             moved.append(self._expected(control, self.dtype))
-        wide = truth if self.dtype == np.float32 else None
-        return conditioned_limits(expected, moved, self.dtype, self.loss, wide=wide)
+        other = self._expected(probe, np.float64 if self.dtype == np.float32 else np.float32)
+        return conditioned_limits(expected, moved, self.dtype, self.loss, other=other)
 
     def _context(self, probe: _Probe, output: Array) -> Context:
         """What a wrong gradient may have to do with."""

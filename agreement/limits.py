@@ -37,33 +37,38 @@ def conditioned_limits(
     dtype: npt.DTypeLike,
     loss: float = 1.0,
     values: Sequence[str] = ("output",),
-    wide: Mapping[str, Array] | None = None,
+    other: Mapping[str, Array] | None = None,
+    factor: float = 4.0,
 ) -> dict[str, Limit]:
     """Return the limit of each tensor: `backward_limit`, but where rounding alone does more.
 
     ``moved`` are the same tensors for inputs and weights one ulp away; ``values`` are the names of those that
-    are no gradients; ``wide`` is what autograd finds in float64, if that is not ``dtype``.
+    are no gradients; ``other`` is what autograd finds in the other precision, float64 for float32 and float32
+    for float64.
 
-    Where autograd itself is far from what it finds in float64, that distance is allowed on top (the gradient
-    at the label, p - 1, is the usual case; a mistake of the reference's has no part in it). Where an ulp changes a tensor by more than a quarter of the usual limit, no engine can do
-    better, and four times the change is allowed. And where it changes the tensor beyond its third digit, the
-    tensor is what rounding leaves of zero (the gradient of a bias before BatchNorm), and it need only be as
-    small as such remains are: 64 u of the largest gradient of all.
+    Autograd's own rounding is allowed on top: in float32 its distance from float64, in float64 four times the
+    part of that distance that the finer u leaves. (At a small loss it is the gradient at the label, p - 1,
+    that is lost; no mistake of the reference's has a part in it.) Where an ulp changes a tensor by more than a
+    quarter of the usual limit, no engine can do better, and ``factor`` times the change is allowed. And where
+    it changes the tensor beyond its third digit, the tensor is what rounding leaves of zero (the gradient of
+    a bias before BatchNorm), and it need only be as small as such remains are: 64 u of the largest gradient
+    of all.
     """
     usual, u = backward_limit(dtype, loss), unit_roundoff(dtype)
     gradients = [name for name in expected if name not in values]
     largest = max((float(np.abs(expected[name]).max(initial=0)) for name in gradients), default=0.0)
+    share = 1.0 if u > 1e-10 else 4 * u / unit_roundoff(np.float32)
     limits = {}
     for name, value in expected.items():
         scale = float(np.abs(value).max(initial=0))
-        noise = max((float(np.abs(other[name] - value).max(initial=0)) for other in moved), default=0.0)
+        noise = max((float(np.abs(control[name] - value).max(initial=0)) for control in moved), default=0.0)
         limits[name] = Limit(usual)
         if not np.isfinite(noise) or not np.isfinite(scale):
             continue
         if name in gradients and noise >= 1e-3 * scale and scale <= 1e-3 * largest:
             reason = "zero but for rounding: one ulp in the inputs changes all of its digits"
-            limits[name] = Limit(usual, max(4 * noise, 64 * u * largest), reason if scale else "")
+            limits[name] = Limit(usual, max(factor * noise, 64 * u * largest), reason if scale else "")
         elif scale:
-            own = 0.0 if wide is None else float(np.abs(value - wide[name]).max(initial=0))
-            limits[name] = Limit(usual, max(4 * noise, usual * scale + own))
+            own = 0.0 if other is None else share * float(np.abs(value - other[name]).max(initial=0))
+            limits[name] = Limit(usual, max(factor * noise, usual * scale) + np.nan_to_num(own))
     return limits
