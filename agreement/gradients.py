@@ -116,7 +116,7 @@ def compare_networks(
             remark = limits[name].reason if row.agrees else _cause(name, got, value, runs.ours, len(inputs))
             if remark:
                 report.remarks[name] = remark
-    if optimizers is not None and not report.wrong:
+    if optimizers is not None:
         report.rows += _one_step(pair, optimizers, runs.ours.gradients)
     if report.wrong:
         report.notes.append(_where(report))
@@ -183,7 +183,8 @@ def _one_step(
 
     ours, theirs = dict(pair.reference.named_parameters()), dict(pair.autograd.named_parameters())
     for name, parameter in ours.items():
-        parameter.grad = gradients[f"d loss / d {name}"].copy()
+        grad = gradients.get(f"d loss / d {name}", np.zeros_like(parameter.data))
+        parameter.grad = grad.astype(pair.dtype)
         theirs[name].grad = torch.tensor(parameter.grad)
     optimizers[0](pair.reference.parameters()).step()
     optimizers[1](pair.autograd.parameters()).step()

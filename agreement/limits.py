@@ -28,7 +28,7 @@ class Limit:
         limit = self.error
         if np.isfinite(self.absolute) and np.isfinite(row.largest_value) and row.largest_value:
             limit = max(limit, self.absolute / row.largest_value)
-        return replace(row, limit=limit)
+        return replace(row, limit=float(limit))
 
 
 def conditioned_limits(
@@ -70,5 +70,5 @@ def conditioned_limits(
             limits[name] = Limit(usual, max(factor * noise, 64 * u * largest), reason if scale else "")
         elif scale:
             own = 0.0 if other is None else share * float(np.abs(value - other[name]).max(initial=0))
-            limits[name] = Limit(usual, max(factor * noise, usual * scale) + np.nan_to_num(own))
+            limits[name] = Limit(usual, max(factor * noise, usual * scale) + float(np.nan_to_num(own)))
     return limits

@@ -368,7 +368,7 @@ class _Check:
         limit = COMPLEX_LIMIT if self.complex else DIFFERENCE_LIMIT
         if np.isfinite(row.largest_value) and row.largest_value:
             limit = max(limit, 8 * error / row.largest_value, 64 * rounding / row.largest_value)
-        row = replace(row, limit=limit)
+        row = replace(row, limit=float(limit))
         self.report.rows.append(row)
         return row
 

@@ -122,7 +122,7 @@ def _load(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise ChainruleError(f"{path}, line {error.lineno}: {error.msg}") from None
     except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()]
         line = f", line {lines[-1]}" if lines else ""
         raise ChainruleError(f"{path}{line}: {type(error).__name__}: {error}") from None
     finally:
@@ -155,7 +155,7 @@ def _construct(name: str, kind: Any, arguments: list[Any], keywords: dict[str, A
     try:
         return kind(*arguments, **keywords)
     except Exception as error:
-        message = str(error).replace("__init__()", kind.__name__)
+        message = str(error).replace(f"{kind.__name__}.__init__()", kind.__name__)
         raise ChainruleError(f"--like {name} with these --args: {message}") from None
 
 
