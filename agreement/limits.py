@@ -42,6 +42,8 @@ def conditioned_limits(
 ) -> dict[str, Limit]:
     """Return the limit of each tensor: `backward_limit`, but where rounding alone does more.
 
+    In float64 the limit is 8 u / loss where the loss is so small (below 9e-4) that this is above 1e-12.
+
     ``moved`` are the same tensors for inputs and weights one ulp away; ``values`` are the names of those that
     are no gradients; ``other`` is what autograd finds in the other precision, float64 for float32 and float32
     for float64.
@@ -54,7 +56,8 @@ def conditioned_limits(
     a bias before BatchNorm), and it need only be as small as such remains are: 64 u of the largest gradient
     of all.
     """
-    usual, u = backward_limit(dtype, loss), unit_roundoff(dtype)
+    u = unit_roundoff(dtype)
+    usual = max(backward_limit(dtype, loss), 8 * u / loss if u < 1e-10 and loss > 0 else 0.0)
     gradients = [name for name in expected if name not in values]
     largest = max((float(np.abs(expected[name]).max(initial=0)) for name in gradients), default=0.0)
     share = 1.0 if u > 1e-10 else 4 * u / unit_roundoff(np.float32)
@@ -62,13 +65,14 @@ def conditioned_limits(
     for name, value in expected.items():
         scale = float(np.abs(value).max(initial=0))
         noise = max((float(np.abs(control[name] - value).max(initial=0)) for control in moved), default=0.0)
+        own = 0.0 if other is None else share * float(np.abs(value - other[name]).max(initial=0))
+        own = float(np.nan_to_num(own))
         limits[name] = Limit(usual)
         if not np.isfinite(noise) or not np.isfinite(scale):
             continue
         if name in gradients and noise >= 1e-3 * scale and scale <= 1e-3 * largest:
             reason = "zero but for rounding: one ulp in the inputs changes all of its digits"
-            limits[name] = Limit(usual, max(factor * noise, 64 * u * largest), reason if scale else "")
+            limits[name] = Limit(usual, max(factor * noise, 64 * u * largest) + own, reason if scale else "")
         elif scale:
-            own = 0.0 if other is None else share * float(np.abs(value - other[name]).max(initial=0))
-            limits[name] = Limit(usual, max(factor * noise, usual * scale) + float(np.nan_to_num(own)))
+            limits[name] = Limit(usual, max(factor * noise, usual * scale) + own)
     return limits

@@ -194,6 +194,7 @@ def test_a_relu_within_rounding_of_its_kink_is_handed_over():
     ours.fc.bias.data[...] = 0
     report = everything(ours, theirs, x, rng.integers(0, 3, 6), dtype="float32")
     assert report.agrees, str(report)
+    assert max(row.limit for row in report.rows) < 1e-4, "no limit may hide what a flip does"
 
 
 def test_a_relu_that_is_really_wrong_is_not_handed_over(monkeypatch):
