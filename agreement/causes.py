@@ -80,7 +80,8 @@ def _reasons(found: Array, expected: Array, context: Context) -> Iterator[str]:
     if not finite.all() and np.isfinite(expected).all():
         kind = "NaN" if np.isnan(found).any() else "infinite"
         first = tuple(int(i) for i in np.argwhere(~finite)[0])
-        yield f"{np.count_nonzero(~finite):,} of {found.size:,} elements are {kind}, the first at {list(first)}"
+        count = np.count_nonzero(~finite)
+        yield f"{count:,} of {found.size:,} elements are {kind}, the first at {list(first)}"
         return
     if not found.any():
         yield "all zeros: it is never computed, or masked away"
@@ -108,9 +109,9 @@ def _nearly(found: Array, expected: Array, difference: float) -> Iterator[str]:
     )
     if np.abs(found - ratio * expected).max() <= 1e-3 * np.abs(found - expected).max():
         yield f"a constant factor of 1 {'+' if ratio > 1 else '-'} {abs(ratio - 1):.3g}"
-    if found.dtype.itemsize > 4 and 1e-10 < difference:
+    if found.dtype.itemsize > 4 and difference > 1e-10:
         yield "as exact as float32: somewhere the numbers pass through float32"
-    yield f"right to {-np.log10(difference):.0f} digits: an eps that is not the same, or digits lost in rounding"
+    yield f"right to {-np.log10(difference):.0f} digits: another eps, or digits lost in rounding"
 
 
 def _factor(found: Array, expected: Array, context: Context) -> Iterator[str]:
@@ -125,7 +126,7 @@ def _factor(found: Array, expected: Array, context: Context) -> Iterator[str]:
     minus = ", and the sign is turned" if sign else ""
     for words, value in names.items():
         if _close(size, value):
-            yield f"{value:g} times too large: not divided by {words}, or multiplied by it once too often{minus}"
+            yield f"{value:g} times too large: not divided by {words}, or multiplied by it twice{minus}"
         if _close(size, 1 / value):
             yield f"{value:g} times too small: divided by {words} once too often{minus}"
         if _close(size, value**2):
@@ -201,7 +202,7 @@ def _factor_per_index(found: Array, expected: Array) -> Iterator[str]:
         others = tuple(other for other in range(found.ndim) if other != axis)
         ratio = (found * expected).sum(others, keepdims=True) / (expected**2).sum(others, keepdims=True)
         if np.isfinite(ratio).all() and _same(found, ratio * expected):
-            yield f"each index of axis {axis} has a factor of its own, from {ratio.min():.4g} to {ratio.max():.4g}"
+            yield f"each index of axis {axis} has its own factor, from {ratio.min():.4g} to {ratio.max():.4g}"
 
 
 def _shifted(found: Array, expected: Array) -> Iterator[str]:

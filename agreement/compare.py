@@ -144,8 +144,8 @@ class _Comparison:
             report.notes.append("the outputs differ: mend forward first, the gradients follow from it")
         given = ", ".join(f"array {i.shape}" if isinstance(i, np.ndarray) else str(i) for i in inputs)
         report.repeat = (
-            f"agreement.compare(..., [{given}], dtype={str(self.dtype)!r}, seed={self.seed}); the values drawn follow "
-            "from the seed alone"
+            f"agreement.compare(..., [{given}], dtype={str(self.dtype)!r}, seed={self.seed}); "
+            "the values drawn follow from the seed alone"
         )
         return report
 
@@ -329,10 +329,11 @@ class _Comparison:
         name = name.removeprefix("d/d")
         if name in self.names or isinstance(self.own, Functions):
             return "backward does not return it"
-        return f"backward does not return it, and there is no d{name}, grad_{name} or grads; say gradients={{...}}"
+        places = f"there is no d{name}, grad_{name} or grads"
+        return f"backward does not return it, and {places}; say gradients={{...}}"
 
     def _truth(self, probe: _Probe) -> dict[str, Array]:
-        """The same tensors in a higher precision: autograd in float64 for float32, our engine in longdouble."""
+        """The same in a higher precision: autograd in float64 for float32, our engine in longdouble."""
         if isinstance(self.own, Reference) and self.dtype == np.float64:
             code = self._fresh()
             assert isinstance(code, Reference)
@@ -421,8 +422,8 @@ def _link(
     """Find for each parameter of PyTorch's the one of ours."""
     for key, name in mapping.items():
         if key not in theirs or name not in own:
-            wrong, known = (key, theirs) if key not in theirs else (name, own)
-            raise ValueError(f"parameters: there is no {wrong!r}; known: {', '.join(known) or 'none'}")
+            wrong, there = (key, theirs) if key not in theirs else (name, own)
+            raise ValueError(f"parameters: there is no {wrong!r}; known: {', '.join(there) or 'none'}")
     left = [name for name in own if name not in mapping.values()]
     pairs: dict[str, str] = dict(mapping)
     for find in (_by_name, _by_alias, _by_order):
@@ -434,8 +435,8 @@ def _link(
         if name not in pairs:
             known = ", ".join(f"{key} {array.shape}" for key, array in own.items()) or "no arrays"
             raise ValueError(
-                f"the autograd model's {name} {value.shape} has no counterpart in your code, which has {known}: "
-                f"say parameters={{{name!r}: ...}}"
+                f"the autograd model's {name} {value.shape} has no counterpart in your code, "
+                f"which has {known}: say parameters={{{name!r}: ...}}"
             )
         shape = own[pairs[name]].shape
         layout = _layout(shape, value.shape)

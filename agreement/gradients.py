@@ -77,9 +77,9 @@ def compare_networks(
     The report has rows for outputs, loss, the gradient of each parameter and that of the inputs; with
     ``intermediates`` also for the output of each layer, the gradient there, and running statistics. Each
     engine's own error is there in float32, and with ``truth``, which takes a second or more, in float64.
-    ``optimizers`` make, from the parameters, an optimizer for either
-    side; then there are rows for the parameters after one step, which both take with the reference's gradients
-    (Adam divides a gradient by its own size, and would turn the rounding of a tiny one into a step).
+    ``optimizers`` make, from the parameters, an optimizer for either side; then there are rows for the
+    parameters after one step, which both take with the reference's gradients (Adam divides a gradient by its
+    own size, and would turn the rounding of a tiny one into a step).
     """
     dtype = np.dtype(dtype)
     pair = Pair(reference, reference_loss, autograd, autograd_loss, dtype)
@@ -88,8 +88,8 @@ def compare_networks(
     runs = _run(pair, inputs, targets, truth)
     for name, count in runs.theirs.locked.items():
         report.notes.append(
-            f"{name}: {count:,} inputs within rounding of a kink or tie would be decided differently by autograd; "
-            "the reference's decision was handed over"
+            f"{name}: {count:,} inputs within rounding of a kink or tie would be decided differently by "
+            "autograd; the reference's decision was handed over"
         )
     chosen = _everything if intermediates else _ends
     expected = chosen(runs.theirs, pair)
@@ -331,7 +331,8 @@ def trace_autograd(network: Any, criterion: Any, inputs: Array, targets: Array, 
             trace.gradients[f"d loss / d {name}.output"] = output.grad.numpy()
     grads = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     trace.gradients |= {f"d loss / d {name}": grad.numpy().copy() for name, grad in grads.items()}
-    trace.gradients["d loss / d inputs"] = tensor.grad.numpy()
+    if tensor.grad is not None:
+        trace.gradients["d loss / d inputs"] = tensor.grad.numpy()
     return trace
 
 
@@ -411,16 +412,17 @@ def _winners(layer: nn.MaxPool2d, x: Array) -> Array:
 
 def _lock_reference(network: Any, decided: Trace) -> None:
     """Make each layer with a kink decide as in ``decided``: its backward is as before."""
-    for name, layer in network.named_modules():
-        if isinstance(layer, _KINKED):
+    for name, module in network.named_modules():
+        if isinstance(module, _KINKED):
+            kinked: Any = module
             waiting = [x for key, x in decided.kinks.items() if key.split(" (")[0] == name]
 
-            def forward(x: Array, layer: Any = layer, waiting: list[Array] = waiting) -> Array:
+            def forward(x: Array, layer: Any = kinked, waiting: list[Array] = waiting) -> Any:
                 ours = waiting.pop(0)
                 x = np.where(_locked(layer, x, ours), ours, x)
                 return type(layer).forward(layer, x)
 
-            layer.forward = forward
+            kinked.forward = forward
 
 
 # -- words ----------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto;
        max-width: 84rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; }
-.verdict { font-size: 1.15rem; font-weight: 600; border-left: .4rem solid; padding: .3rem .8rem; margin: 1rem 0; }
+.verdict { font-size: 1.15rem; font-weight: 600; border-left: .4rem solid; padding: .3rem .8rem;
+           margin: 1rem 0; }
 .agree { border-color: #0072b2; } .disagree { border-color: #d55e00; background: #fff4ec; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .5rem 0; }
 dt { color: #555; } dd { margin: 0; }
@@ -61,8 +62,8 @@ def to_html(report: Report, details: Mapping[str, str] | None = None) -> str:
 </table>
 </div>
 <p>Error: the largest difference over the largest value of the tensor. Own error: that engine's distance from
-a higher precision, on the same scale. Ulps: how many representable numbers lie between, where most do (next to
-zero thousands are harmless).</p>
+a higher precision, on the same scale. Ulps: how many representable numbers lie between, where most do
+(next to zero thousands are harmless).</p>
 </body>
 </html>
 """
@@ -73,10 +74,10 @@ def _findings(report: Report) -> str:
     for row in report.wrong:
         at = "" if row.worst is None else f" at {list(row.worst)}"
         cause = report.remarks.get(row.name, "")
-        text = f"{row.name}{at}: {report.names[0]} {row.reference_value:.10g}, {report.names[1]} {row.autograd_value:.10g}"
-        items.append(
-            f'<li class="wrong">Wrong: {escape(text)}{escape(f"; likely cause: {cause}") if cause else ""}</li>'
-        )
+        both = zip(report.names, (row.reference_value, row.autograd_value), strict=True)
+        text = f"{row.name}{at}: " + ", ".join(f"{name} {value:.10g}" for name, value in both)
+        text += f"; likely cause: {cause}" if cause else ""
+        items.append(f'<li class="wrong">Wrong: {escape(text)}</li>')
     items += [f'<li class="wrong">Wrong: {escape(problem)}</li>' for problem in report.problems]
     items += [
         f"<li>{escape(row.name)}: {escape(report.remarks[row.name])}</li>"
@@ -94,7 +95,8 @@ def _row(row: TensorAgreement) -> str:
     worst = "" if row.worst is None else str(list(row.worst))
     cells = [
         f"<td>{escape(row.name)}</td><td>{shape}</td><td>{row.largest_value:.1e}</td><td>{row.error:.1e}</td>",
-        f'<td>{row.limit:.1e}</td><td class="plot">{_plot(row)}</td><td>{row.ulps:.3g}</td><td>{row.cosine:.6f}</td>',
+        f'<td>{row.limit:.1e}</td><td class="plot">{_plot(row)}</td>',
+        f"<td>{row.ulps:.3g}</td><td>{row.cosine:.6f}</td>",
         f"<td>{_number(row.reference_error)}</td><td>{_number(row.autograd_error)}</td>",
         f'<td class="left">{worst}</td><td class="left">{"agrees" if row.agrees else "TOO FAR APART"}</td>',
     ]
@@ -170,7 +172,8 @@ def _square(value: float | None) -> str:
 
 
 def _square_at(x: float) -> str:
-    return f'<rect x="{x - 4.5:.1f}" y="4.5" width="9" height="9" fill="none" stroke="#7a4b00" stroke-width="1.5"/>'
+    pen = 'fill="none" stroke="#7a4b00" stroke-width="1.5"'
+    return f'<rect x="{x - 4.5:.1f}" y="4.5" width="9" height="9" {pen}/>'
 
 
 def _number(value: float | None) -> str:

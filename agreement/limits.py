@@ -38,7 +38,7 @@ def conditioned_limits(
     loss: float = 1.0,
     values: Sequence[str] = ("output",),
     other: Mapping[str, Array] | None = None,
-    factor: float = 4.0,
+    factor: float = 8.0,
 ) -> dict[str, Limit]:
     """Return the limit of each tensor: `backward_limit`, but where rounding alone does more.
 
@@ -50,11 +50,11 @@ def conditioned_limits(
 
     Autograd's own rounding is allowed on top: in float32 its distance from float64, in float64 four times the
     part of that distance that the finer u leaves. (At a small loss it is the gradient at the label, p - 1,
-    that is lost; no mistake of the reference's has a part in it.) Where an ulp changes a tensor by more than a
-    quarter of the usual limit, no engine can do better, and ``factor`` times the change is allowed. And where
-    it changes the tensor beyond its third digit, the tensor is what rounding leaves of zero (the gradient of
-    a bias before BatchNorm), and it need only be as small as such remains are: 64 u of the largest gradient
-    of all.
+    that is lost; no mistake of the reference's has a part in it.) Where an ulp changes a tensor by more than
+    an eighth of the usual limit, no engine can do better, and ``factor`` times the change is allowed. And
+    where it changes the tensor beyond its third digit, the tensor is what rounding leaves of zero (the
+    gradient of a bias before BatchNorm), and it need only be as small as such remains are: 64 u of the
+    largest gradient of all.
     """
     u = unit_roundoff(dtype)
     usual = max(backward_limit(dtype, loss), 8 * u / loss if u < 1e-10 and loss > 0 else 0.0)

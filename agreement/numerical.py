@@ -8,8 +8,8 @@ The derivative of L = sum(upstream * output) is found in one of two ways:
 - central differences, extrapolated to h = 0 from ever smaller steps, with an estimate of their error that
   decides what can be told. Source: Ridders (1982).
 
-Which one holds is found out by trying: a forward that drops the imaginary part (``np.abs``, ``astype(float)``)
-gives complex steps that differences contradict.
+Which one holds is found out by trying: a forward that drops the imaginary part (``np.abs``) gives complex
+steps that differences contradict.
 """
 
 import inspect
@@ -325,8 +325,9 @@ class _Check:
         if kinks:
             place, (left, right) = kinks[0]
             at = [int(i) for i in np.unravel_index(place, claimed.shape)]
+            more = f" and {len(kinks) - 1} more" if len(kinks) > 1 else ""
             self.report.notes.append(
-                f"{name} has a kink at {at}{f' and {len(kinks) - 1} more' if len(kinks) > 1 else ''}: the slope is "
+                f"{name} has a kink at {at}{more}: the slope is "
                 f"{left:.6g} to the left and {right:.6g} to the right; what lies between is right"
             )
         if not row.agrees:
@@ -376,7 +377,7 @@ class _Check:
         self.report.rows[-1] = row
 
     def _control(self, point: dict[str, Array], name: str, vs: Sequence[Array], expected: Array) -> None:
-        """For a wrong row: keep how much rounding changes it, from one ulp away and with steps of other lengths."""
+        """For a wrong row: keep how much rounding changes it, one ulp away and with other steps."""
         row = self.report.rows[-1]
         if row.agrees or not self.complex:
             return
@@ -400,7 +401,8 @@ class _Check:
                     self.report.remarks[row.name] = "zero, as far as differences can tell"
                 else:
                     self.report.problems.append(
-                        f"{row.name} is undecided: differences are uncertain by {row.limit:.1g} of the largest value"
+                        f"{row.name} is undecided: differences are uncertain by {row.limit:.1g} of the "
+                        "largest value"
                     )
 
 

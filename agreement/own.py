@@ -11,7 +11,8 @@ Three forms are understood:
 
 An object's parameters are its attributes (and those of the layers in it) that are floating-point arrays. The
 gradient of ``W`` is looked for in what ``backward`` returns, then in the attributes ``dW``, ``grad_W``,
-``W_grad``, ``gW``, ``dLdW``, ``W.grad`` and in dicts ``grads`` or ``gradients``; or where ``gradients=`` says.
+``W_grad``, ``gW``, ``dLdW``, ``W.grad`` and in dicts ``grads`` or ``gradients``; or where ``gradients=``
+says.
 """
 
 import copy
@@ -146,7 +147,7 @@ def wrap(code: Any, gradients: Any = None) -> OwnCode:
 
 
 class Functions(OwnCode):
-    """``(forward, backward)``. Parameters are the arguments after the inputs, once `set_parameters` says so."""
+    """``(forward, backward)``. Parameters are arguments after the inputs, once `set_parameters` is called."""
 
     def __init__(
         self, forward: Callable[..., Any], backward: Callable[..., Any], order: Sequence[str] | None = None
@@ -313,8 +314,8 @@ class Object(OwnCode):
         return names[:count] if len(names) >= count else [f"input[{i}]" for i in range(count)]
 
     def _function(self) -> Callable[..., Any]:
-        forward = getattr(self._code, "forward", None)
-        return forward if callable(forward) else self._code
+        function: Callable[..., Any] = getattr(self._code, "forward", None) or self._code
+        return function
 
     def set_parameters(self, values: Mapping[str, Array]) -> None:
         """Put arrays into the attributes, each time a copy; gradients that wait there become zeros."""

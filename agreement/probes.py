@@ -35,7 +35,7 @@ def draw_like(parameter: Array, rng: np.random.Generator) -> Array:
     if parameter.size and (parameter > 0).all():
         return rng.uniform(0.5, 1.5, parameter.shape)
     inputs = int(np.prod(parameter.shape[1:])) if parameter.ndim > 1 else 1
-    return rng.normal(size=parameter.shape) / np.sqrt(max(inputs, 1))
+    return np.asarray(rng.normal(size=parameter.shape) / np.sqrt(max(inputs, 1)))
 
 
 def resample(array: Array, rng: np.random.Generator, batch: int | None = None) -> Array:
@@ -44,7 +44,7 @@ def resample(array: Array, rng: np.random.Generator, batch: int | None = None) -
     So nothing leaves the values that the code is for, and ties come by themselves.
     """
     shape = array.shape if batch is None else (batch, *array.shape[1:])
-    return rng.choice(array.reshape(-1), shape) if array.size else array.copy()
+    return np.asarray(rng.choice(array.reshape(-1), shape)) if array.size else array.copy()
 
 
 def upstream(seed: Sequence[int], dtype: npt.DTypeLike) -> Callable[[tuple[int, ...]], Array]:

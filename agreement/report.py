@@ -7,10 +7,9 @@ from typing import Any
 
 from agreement.measures import TensorAgreement
 
-
 _LARGER_LIMITS = (
-    "a limit is larger where rounding is: by autograd's own distance from float64, or 4 times (after steps of "
-    "training 16 times) what one ulp in inputs and weights changes"
+    "a limit is larger where rounding is: by autograd's own distance from float64, or 8 times (after steps "
+    "of training 16 times) what one ulp in inputs and weights changes"
 )
 
 
@@ -82,12 +81,14 @@ class Report:
             )
             return f"They DISAGREE: {', '.join(filter(None, (of, more))) or 'nothing was compared'}."
         share = max(row.error / row.limit for row in self.rows)
-        return f"They agree: each of {len(self.rows)} tensors is within its limit, the worst at {share:.2g} of it."
+        each = f"each of {len(self.rows)} tensors is within its limit"
+        return f"They agree: {each}, the worst at {share:.2g} of it."
 
     def _table(self) -> Iterator[str]:
         truth = any(row.reference_error is not None for row in self.rows)
         width = max(6, *(len(row.name) for row in self.rows))
-        head = f"{'tensor':{width}} {'shape':>12} {'largest':>8} {'error':>8} {'limit':>8} {'ulps':>8} {'cosine':>9}"
+        head = f"{'tensor':{width}} {'shape':>12}"
+        head += "".join(f" {word:>8}" for word in ("largest", "error", "limit", "ulps")) + f" {'cosine':>9}"
         own = " error against truth" if truth else ""
         if truth:
             yield f"{'':{len(head)}} {own.strip()}"
@@ -108,14 +109,15 @@ class Report:
         first, second = self.names
         at = "" if row.worst is None else f" at {list(row.worst)}"
         yield (
-            f"WRONG  {row.name}{at}: {first} {_value(row.reference_value)}, {second} {_value(row.autograd_value)}"
+            f"WRONG  {row.name}{at}: {first} {_value(row.reference_value)}, "
+            f"{second} {_value(row.autograd_value)}"
             f" (error {row.error:.2g} of the largest value, limit {row.limit:.1g})"
         )
         if row.name in self.remarks:
             yield f"       likely cause: {self.remarks[row.name]}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as numbers, text, lists and dicts; None for what JSON cannot say (NaN, infinity)."""
+        """Return everything as numbers, text, lists and dicts; None for NaN and infinity, as in JSON."""
         return {
             "title": self.title,
             "agrees": self.agrees,

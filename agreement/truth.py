@@ -44,8 +44,8 @@ def mlp(
         labels  (N,), integers
 
     The result has "outputs", "loss", "d loss / d inputs" and for layer i "d loss / d {i}.weight" and
-    "d loss / d {i}.bias", as longdouble. Each derivative is (L(t + h) - L(t - h)) / 2h with h = 10^-digits, in
-    three times as many digits, so that its error is of the order h². That takes two forwards for each
+    "d loss / d {i}.bias", as longdouble. Each derivative is (L(t + h) - L(t - h)) / 2h with h = 10^-digits,
+    in three times as many digits, so that its error is of the order h². That takes two forwards for each
     number: it is meant for networks of some dozens of parameters. Raises ImportError without mpmath.
     """
     try:

@@ -37,7 +37,8 @@ def compare(
     data = datasets.load(dataset, root)
     if data.train_images[0].size != np.prod(plan.input_shape):
         raise ChainruleError(
-            f"{plan.source} expects images of {plan.input_shape}, {data.title} has {data.train_images.shape[1:]}"
+            f"{plan.source} expects images of {plan.input_shape}, "
+            f"{data.title} has {data.train_images.shape[1:]}"
         )
     count = len(data.train_labels)
     if plan.batch_size > count:
@@ -84,7 +85,7 @@ def compare(
         "Data": f"{data.title}, training images; {data.why or data.folder}",
         "Recipe": f"{plan.name}: {plan.summary}",
         "Batch": f"{plan.batch_size} images, seed {seed}, train mode, loss {_loss(report)}",
-        "Engines": f"reference (nn_reference, NumPy {np.__version__}) and autograd (PyTorch {torch.__version__})",
+        "Engines": f"reference (by hand, NumPy {np.__version__}) and autograd (PyTorch {torch.__version__})",
     }
 
 

@@ -122,7 +122,8 @@ def _load(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise ChainruleError(f"{path}, line {error.lineno}: {error.msg}") from None
     except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()]
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
         line = f", line {lines[-1]}" if lines else ""
         raise ChainruleError(f"{path}{line}: {type(error).__name__}: {error}") from None
     finally:

@@ -152,7 +152,7 @@ def test_what_is_zero_but_for_rounding_is_no_blind_spot():
     for size in (1e-3, 1e-9, 1e-13):
         network, theirs = both(DEEP)
         network.__class__ = type(
-            "Wrong", (nn.Sequential,), {"backward": lambda s, g, input_grad=True: _add(s, g, size)}
+            "Wrong", (nn.Sequential,), {"backward": lambda s, g, input_grad=True, size=size: _add(s, g, size)}
         )
         rng = np.random.default_rng(0)
         report = everything(network, theirs, rng.normal(size=(8, 6)), rng.integers(0, 3, 8), truth=False)
@@ -216,7 +216,7 @@ def test_the_report_says_where_the_two_part():
     _, theirs = both(LAYERS)
     report = everything(network, theirs, inputs, targets)
     assert report.remarks["d loss / d fc1.weight"] == (
-        "7 times too large: not divided by the batch size, or multiplied by it once too often"
+        "7 times too large: not divided by the batch size, or multiplied by it twice"
     )
     assert "the first gradient to part is d loss / d fc1.weight" in report.notes[0]
 

@@ -50,7 +50,8 @@ BY_COMPLEX_STEP = [
 ]
 BY_DIFFERENCES = [
     ((lambda x: np.abs(x), lambda g, x: g * np.sign(x)), (4, 3)),
-    ((lambda x: np.linalg.norm(x, axis=1), lambda g, x: g[:, None] * x / np.linalg.norm(x, axis=1)[:, None]), (4, 3)),
+    ((lambda x: np.linalg.norm(x, axis=1), lambda g, x: g[:, None] * x / np.linalg.norm(x, axis=1)[:, None]),
+     (4, 3)),
     ((lambda x: np.float64(x) ** 2, lambda g, x: 2 * g * x), (4, 3)),
 ]  # fmt: skip
 

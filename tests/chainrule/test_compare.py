@@ -207,7 +207,12 @@ def test_names_are_escaped_in_the_page(tmp_path):
         ("my_layer.py:lonely_backward", [], 1, "there is no lonely_forward or lonely beside lonely_backward"),
         ("my_layer.py:forward", [], 2, "--own names the backward"),
         ("my_layer.py:answer", [], 1, "answer is a int, expected a function, a class or an object"),
-        ("my_layer.py:Nothing", ["--args", "7,5,bias=False"], 1, "its constructor raises RuntimeError: not today"),
+        (
+            "my_layer.py:Nothing",
+            ["--args", "7,5,bias=False"],
+            1,
+            "constructor raises RuntimeError: not today",
+        ),
         ("my_layer.py:MyLinear", ["--args", "7"], 1, "missing 1 required positional argument"),
         ("my_layer.py:MyLinear", ["--args", "7,"], 1, "missing 1 required positional argument"),
         ("my_layer.py:MyLinear", ["--args", "os.remove('x')"], 2, "--args takes arguments such as 7,5"),
