@@ -38,7 +38,7 @@ def conditioned_limits(
     loss: float = 1.0,
     values: Sequence[str] = ("output",),
     other: Mapping[str, Array] | None = None,
-    factor: float = 8.0,
+    factor: float | None = None,
 ) -> dict[str, Limit]:
     """Return the limit of each tensor: `backward_limit`, but where rounding alone does more.
 
@@ -48,11 +48,11 @@ def conditioned_limits(
     are no gradients; ``other`` is what autograd finds in the other precision, float64 for float32 and float32
     for float64.
 
-    Autograd's own rounding is allowed on top: in float32 its distance from float64, in float64 four times the
-    part of that distance that the finer u leaves. (At a small loss it is the gradient at the label, p - 1,
-    that is lost; no mistake of the reference's has a part in it.) Where an ulp changes a tensor by more than
-    an eighth of the usual limit, no engine can do better, and ``factor`` times the change is allowed. And
-    where it changes the tensor beyond its third digit, the tensor is what rounding leaves of zero (the
+    Autograd's own rounding is allowed twice, once for each engine: in float32 its distance from float64, in
+    float64 16 times the part of that distance that the finer u leaves. (At a small loss it is the gradient at
+    the label, p - 1, that is lost; no mistake of the reference's has a part in it.) And ``factor`` times what
+    an ulp changes is allowed, 8 times in float32 and 32 times in float64 if None: no engine can do better.
+    Where it changes the tensor beyond its third digit, the tensor is what rounding leaves of zero (the
     gradient of a bias before BatchNorm), and it need only be as small as such remains are: 64 u of the
     largest gradient of all.
     """
@@ -60,7 +60,9 @@ def conditioned_limits(
     usual = max(backward_limit(dtype, loss), 8 * u / loss if u < 1e-10 and loss > 0 else 0.0)
     gradients = [name for name in expected if name not in values]
     largest = max((float(np.abs(expected[name]).max(initial=0)) for name in gradients), default=0.0)
-    share = 1.0 if u > 1e-10 else 4 * u / unit_roundoff(np.float32)
+    single = u > 1e-10
+    share = 1.0 if single else 16 * u / unit_roundoff(np.float32)
+    factor = factor or (8.0 if single else 32.0)
     limits = {}
     for name, value in expected.items():
         scale = float(np.abs(value).max(initial=0))
@@ -74,5 +76,5 @@ def conditioned_limits(
             reason = "zero but for rounding: one ulp in the inputs changes all of its digits"
             limits[name] = Limit(usual, max(factor * noise, 64 * u * largest) + own, reason if scale else "")
         elif scale:
-            limits[name] = Limit(usual, max(factor * noise, usual * scale) + own)
+            limits[name] = Limit(usual, max(factor * noise, usual * scale, own) + own)
     return limits

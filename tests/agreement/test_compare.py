@@ -247,7 +247,7 @@ WRONG = [
     (with_dw(lambda s, g: (s.x.T @ g).astype(np.float32).astype(float)), "d/dW: as exact as float32"),
     (with_dw(lambda s, g: (s.x.T @ g)[::-1]), "d/dW: reversed along axis 0"),
     (with_dw(lambda s, g: (s.x.T @ g) * (np.arange(5) != 2)), "d/dW: wrong only in column 2"),
-    (with_dw(lambda s, g: s.x.T @ (g / (np.abs(g).sum(0) + 1))), "d/dW: index of axis 1 has its own factor"),
+    (with_dw(lambda s, g: s.x.T @ (g / (np.abs(g).sum(0) + 1))), "each index of axis 1 has its own factor"),
     (with_dw(lambda s, g: s.x[:, :, None] * g[:, None]), "(7, 5): right, if it were summed over the batch"),
     (with_db(lambda s, g: g.mean(0, keepdims=True)), "d/db: 4 times too small"),
     (with_db(lambda s, g: g), "(4, 5), expected (1, 5): right, if it were summed over the batch"),

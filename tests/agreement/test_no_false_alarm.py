@@ -46,9 +46,11 @@ def drawn(seed):
     ]
     x = rng.normal(size=(n, *shape))
     x = np.where(rng.random(x.shape) < 0.3, np.round(x), x)  # zeros and ties
-    for parameter in networks[0].parameters():
-        if parameter.data.ndim > 1:
-            parameter.data[...] = rng.normal(size=parameter.shape) / np.sqrt(parameter.data[0].size)
+    for name, parameter in networks[0].named_parameters():
+        size = 1 / np.sqrt(parameter.data[0].size) if parameter.data.ndim > 1 else 0.2
+        parameter.data[...] = rng.normal(scale=size, size=parameter.shape)
+        if parameter.data.ndim == 1 and name.endswith("weight"):  # BatchNorm's
+            parameter.data += 1
     for module in networks[0].modules():
         if isinstance(module, nn.Dropout):
             module.generator = rng
@@ -79,3 +81,30 @@ def test_a_correct_network_agrees(seed):
             dtype=dtype, intermediates=True, optimizers=(nn.optim.Adam, torch.optim.Adam),
         )  # fmt: skip
         assert report.agrees, str(report)
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [("float64", 1 + 1e-6), ("float32", 1.05), ("float32", 0.0)])
+@pytest.mark.parametrize("seed", range(6))
+def test_one_wrong_gradient_in_such_a_network_is_seen(seed, dtype, factor):
+    """Each parameter's gradient times a factor is called wrong, and no other: what is allowed is rounding."""
+    (ours, theirs), x, labels, loss = drawn(seed)
+    train(ours, x, labels, loss)
+    right = compare_networks(
+        ours, nn.CrossEntropyLoss(), theirs, torch.nn.CrossEntropyLoss(), x, labels, dtype=dtype
+    )
+    names = [name for name, _ in ours.named_parameters() if f"d loss / d {name}" not in right.remarks]
+    assert names
+
+    class Wrong(nn.Sequential):
+        def backward(self, grad_output, input_grad=True):
+            grad = super().backward(grad_output, input_grad)
+            parameter = dict(self.named_parameters())[name]
+            parameter.grad = parameter.grad * np.asarray(factor, parameter.dtype)
+            return grad
+
+    ours.__class__ = Wrong
+    for name in names:  # which backward reads
+        report = compare_networks(
+            ours, nn.CrossEntropyLoss(), theirs, torch.nn.CrossEntropyLoss(), x, labels, dtype=dtype
+        )
+        assert [row.name for row in report.wrong] == [f"d loss / d {name}"], str(report)
