@@ -51,7 +51,7 @@ def conditioned_limits(
     Autograd's own rounding is allowed twice, once for each engine: in float32 its distance from float64, in
     float64 16 times the part of that distance that the finer u leaves. (At a small loss it is the gradient at
     the label, p - 1, that is lost; no mistake of the reference's has a part in it.) And ``factor`` times what
-    an ulp changes is allowed, 8 times in float32 and 32 times in float64 if None: no engine can do better.
+    an ulp changes is allowed, if None 32 times, or 8 times where in float32 that is no more than 16 u.
     Where it changes the tensor beyond its third digit, the tensor is what rounding leaves of zero (the
     gradient of a bias before BatchNorm), and it need only be as small as such remains are: 64 u of the
     largest gradient of all.
@@ -62,19 +62,20 @@ def conditioned_limits(
     largest = max((float(np.abs(expected[name]).max(initial=0)) for name in gradients), default=0.0)
     single = u > 1e-10
     share = 1.0 if single else 16 * u / unit_roundoff(np.float32)
-    factor = factor or (8.0 if single else 32.0)
     limits = {}
     for name, value in expected.items():
         scale = float(np.abs(value).max(initial=0))
-        noise = max((float(np.abs(control[name] - value).max(initial=0)) for control in moved), default=0.0)
+        changed = max((float(np.abs(control[name] - value).max(initial=0)) for control in moved), default=0.0)
         own = 0.0 if other is None else share * float(np.abs(value - other[name]).max(initial=0))
         own = float(np.nan_to_num(own))
         limits[name] = Limit(usual)
+        well = single and changed <= 16 * u * scale
+        noise = changed * (factor or (8.0 if well else 32.0))
         if not np.isfinite(noise) or not np.isfinite(scale):
             continue
-        if name in gradients and noise >= 1e-3 * scale and scale <= 1e-3 * largest:
+        if name in gradients and changed >= 1e-3 * scale and scale <= 1e-3 * largest:
             reason = "zero but for rounding: one ulp in the inputs changes all of its digits"
-            limits[name] = Limit(usual, max(factor * noise, 64 * u * largest) + own, reason if scale else "")
+            limits[name] = Limit(usual, max(noise, 64 * u * largest) + own, reason if scale else "")
         elif scale:
-            limits[name] = Limit(usual, max(factor * noise, usual * scale, own) + own)
+            limits[name] = Limit(usual, max(noise, usual * scale, own) + own)
     return limits
