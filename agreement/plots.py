@@ -11,7 +11,7 @@ import numpy as np
 
 from agreement.bisect import Flip
 from agreement.measures import FLOAT64_LIMIT, Array
-from agreement.training import Report
+from agreement.training import TrainingReport
 
 # Okabe and Ito's hues, apart for every kind of colour vision; line style and label say the same without them.
 _ENGINES: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "linewidth": 1.8}
@@ -19,7 +19,7 @@ _CONTROL: dict[str, Any] = {"color": "#D55E00", "linestyle": "--", "linewidth": 
 _LIMIT: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.2}
 
 
-def distances(reports: Mapping[str, Report], title: str = "") -> bytes:
+def distances(reports: Mapping[str, TrainingReport], title: str = "") -> bytes:
     """Draw a panel for each report, by its title, on one scale; returns a PNG file.
 
     Solid: our engine from PyTorch's, both running free. Dashed: the control. Dotted: the limit of 1e-12, in
@@ -40,7 +40,7 @@ def distances(reports: Mapping[str, Report], title: str = "") -> bytes:
     return file.getvalue()
 
 
-def _panel(axes: Any, report: Report) -> None:
+def _panel(axes: Any, report: TrainingReport) -> None:
     axes.set_yscale("log")
     lines = [("ours from PyTorch's", report.distance, _ENGINES)]
     if report.control is not None:

@@ -103,7 +103,7 @@ def _check_finite(loss: float, step: int) -> None:
 
 
 @dataclass(frozen=True)
-class Report:
+class TrainingReport:
     """What became of two engines that started as one.
 
     ``distance`` has the relative distance of the parameters, ``|ours - theirs| / |theirs|`` with all of them
@@ -210,7 +210,7 @@ def locked_training(
     control: bool = True,
     seed: int = 0,
     exact: Literal[False] = False,
-) -> Report: ...
+) -> TrainingReport: ...
 
 
 @overload
@@ -238,7 +238,7 @@ def locked_training(
     control: bool = True,
     seed: int = 0,
     exact: bool = False,
-) -> Report | ExactReport:
+) -> TrainingReport | ExactReport:
     """Train both engines for ``steps`` steps and tell how far they are apart, and whether they may be.
 
     ``inputs`` (N, ...) and ``targets`` (N, ...) are cut into full batches, shuffled anew each epoch as
@@ -302,7 +302,7 @@ def _report(
     locked: bool,
     control: bool,
     seed: int,
-) -> Report:
+) -> TrainingReport:
     report = free_run(twins, fresh(), dtype, seed)
     if control:
         distance, flip = control_run(twins, fresh(), dtype, seed)
@@ -354,7 +354,7 @@ def batches(inputs: Array, targets: Array, batch_size: int, steps: int, seed: in
         yield inputs[chosen], targets[chosen]
 
 
-def free_run(twins: Twins, run: Iterator[Batch], dtype: np.dtype[Any], seed: int) -> Report:
+def free_run(twins: Twins, run: Iterator[Batch], dtype: np.dtype[Any], seed: int) -> TrainingReport:
     """Train both engines, each from its own state, and measure how far they drift apart."""
     reference, autograd = twins.reference(dtype, seed), twins.autograd(dtype)
     distances, losses, parted = [_distances(reference, autograd)], [], None
@@ -367,7 +367,7 @@ def free_run(twins: Twins, run: Iterator[Batch], dtype: np.dtype[Any], seed: int
         distances.append(_distances(reference, autograd))
     tensors = {name: np.array([row[name] for row in distances]) for name in distances[0]}
     parameters, buffers = tensors.pop("parameters"), tensors.pop("buffers")
-    return Report(str(dtype), parameters, buffers, tensors, np.array(losses), parted=parted)
+    return TrainingReport(str(dtype), parameters, buffers, tensors, np.array(losses), parted=parted)
 
 
 def control_run(

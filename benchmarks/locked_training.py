@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import nn_reference
-from agreement import Report, Twins, locked_training
+from agreement import TrainingReport, Twins, locked_training
 from agreement.plots import distances
 from chainrule import datasets
 from chainrule.engines import threads
@@ -73,7 +73,7 @@ def twins(network, optimizer) -> Twins:
     return Twins(pair, lambda nn: nn.CrossEntropyLoss(), optimizer)
 
 
-def row(network: str, optimizer: str, report: Report) -> str:
+def row(network: str, optimizer: str, report: TrainingReport) -> str:
     """One line of the table; the worst locked step as a share of its limit."""
     flip = report.parted.step if report.parted else "-"
     worst = "-"

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from chainrule import __version__
+from chainrule.commands.compare import compare
 from chainrule.commands.datasets import datasets
 from chainrule.commands.download import download
 from chainrule.commands.evaluate import evaluate
@@ -24,7 +25,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, train, evaluate, export, explain):
+for command in (download, train, compare, evaluate, export, explain):
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")
