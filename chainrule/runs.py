@@ -21,7 +21,8 @@ METRICS_COLUMNS = (
 # What a run writes, and may replace.
 _FILES = (
     *("config.json", "metrics.csv", "summary.json", "model*.safetensors", "best*.safetensors"),
-    *("curves.png", "samples.png", "confusion.png"),
+    *("curves.png", "samples.png", "confusion.png", "mistakes.png", "classes.png", "weights.png"),
+    *("features.png", "history.png", "tensorboard/*/events.*"),
 )
 
 

@@ -131,13 +131,14 @@ def train(
             kept = f"{folder.path} holds the model after the last whole epoch"
             raise Stopped(f"stopped: {kept if folder.has_model else 'nothing was written'}") from None
         comparison = records.compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
-        records.draw(folder, metrics, data, results[0], plan)
+        records.draw(folder, metrics, data, results[0], plan, built[0].state_dict())
         # Written last: a run that has a summary is a whole one.
         summary = records.summary(plan, data, results, comparison)
         folder.write_json("summary.json", summary)
     if as_json:
         print(json.dumps(summary, indent=2))
     screen.results(results, comparison, folder)
+    screen.mistakes(summary["most_confused"], folder)
     if comparison is not None and not all(row.agrees for row in comparison):
         raise ChainruleError("the two engines disagree: see the table above")
 
