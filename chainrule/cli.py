@@ -9,7 +9,10 @@ from chainrule import __version__
 from chainrule.commands.datasets import datasets
 from chainrule.commands.download import download
 from chainrule.commands.explain import explain
+from chainrule.commands.history import history
 from chainrule.commands.recipes import recipes
+from chainrule.commands.report import report
+from chainrule.commands.runs import runs
 from chainrule.commands.train import train
 from chainrule.errors import ChainruleError
 
@@ -22,7 +25,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, datasets, train, explain):
+for command in (download, datasets, train, report, runs, history, explain):
     app.command()(command)
 app.add_typer(recipes, name="recipes")
 

@@ -55,6 +55,16 @@ def records() -> tuple[Record, ...]:
     return tuple(sorted((Record(**record) for record in table["record"]), key=lambda record: -record.error))
 
 
+def sources() -> list[str]:
+    """Return the papers, to be cited by their place in this list."""
+    return list(dict.fromkeys(f"{record.source}, {record.year}" for record in records()))
+
+
+def cite(record: Record) -> str:
+    """Return "[3]" for the third of the `sources`."""
+    return f"[{sources().index(f'{record.source}, {record.year}') + 1}]"
+
+
 def own(name: str, dataset: str, layers: list[str], test_accuracy: float) -> Own:
     """Return a run as it stands beside the record; ``layers`` are the types of its layers.
 
@@ -65,7 +75,7 @@ def own(name: str, dataset: str, layers: list[str], test_accuracy: float) -> Own
     return Own(name, KINDS[any(layer.startswith("Conv") for layer in layers)], 100 * (1 - test_accuracy))
 
 
-def nearest(run: Own) -> str:
+def standing(run: Own) -> str:
     """Say in one sentence where a run stands among single networks of its kind without distortions."""
     alone = [r for r in records() if r.kind == run.kind and r.alone]
     among = f"single {run.kind} networks without distortions"

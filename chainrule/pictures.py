@@ -34,8 +34,8 @@ def of_run(
     }
     layer, weight = first_weights(recipe, state)
     if weight is not None:
-        shown = "" if len(weight) <= plots.MOST_UNITS else f", the {plots.MOST_UNITS} with the largest norm"
-        title = f"What the {len(weight)} units of {layer} look for{shown}"
+        few = min(len(weight), plots.MOST_UNITS)
+        title = f"What {layer} looks for: {few} of its {len(weight)} units"
         pictures["weights.png"] = plots.weights(weight, title)
     maps = feature_maps(recipe, state, images[:1])
     if maps:

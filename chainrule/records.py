@@ -133,7 +133,7 @@ def draw(
     recipe: Recipe,
     state: dict[str, np.ndarray],
 ) -> None:
-    """Write the pictures of a run; those of single images are of its first engine, with the weights ``state``."""
+    """Write the pictures of a run; those of single images are of its first engine and its ``state``."""
     from chainrule import pictures
 
     for name, picture in pictures.of_run(metrics, data, first, recipe, state).items():

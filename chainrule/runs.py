@@ -22,7 +22,7 @@ METRICS_COLUMNS = (
 _FILES = (
     *("config.json", "metrics.csv", "summary.json", "model*.safetensors", "best*.safetensors"),
     *("curves.png", "samples.png", "confusion.png", "mistakes.png", "classes.png", "weights.png"),
-    *("features.png", "history.png", "tensorboard/*/events.*"),
+    *("features.png", "history.png", "report.html", "tensorboard/*/events.*"),
 )
 
 

@@ -1,6 +1,7 @@
 """A run's metrics as TensorBoard reads them: ``tensorboard --logdir runs``.
 
-Written with TensorBoard's own writer, not with torch.utils.tensorboard: a run of the NumPy engine has no PyTorch.
+Written with TensorBoard's own writer, not with torch.utils.tensorboard: a run of the NumPy engine needs no
+PyTorch.
 """
 
 from importlib.util import find_spec

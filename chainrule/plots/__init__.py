@@ -1,7 +1,7 @@
 """The pictures of a run, one a file, each as the bytes of a PNG.
 
-Matplotlib is imported here and nowhere else; nothing needs a screen. All are about 6 inches wide with text of 10
-points and more, so that they can be read on a phone; markers, dashes and hatching tell apart what colours do.
+Matplotlib is imported here and nowhere else; nothing needs a screen. All are six inches wide, with text of nine
+points and more, to be read on a phone; markers, dashes and hatching tell apart what colours do.
 """
 
 from chainrule.plots.classes import classes as classes

@@ -14,7 +14,7 @@ WRONG = "#B00020"
 
 
 def new(height: float, title: str) -> Figure:
-    """Return an empty figure of ``height`` inches under a title that is broken into lines where it is long."""
+    """Return an empty figure of ``height`` inches under a title, broken into lines where it is long."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(plain(textwrap.fill(title, 62)), fontsize=12)
     return figure

@@ -7,7 +7,7 @@ from chainrule.plots import _figure
 
 
 def classes(labels: dict[str, np.ndarray], class_names: tuple[str, ...], title: str) -> bytes:
-    """Draw the share of each class in each split of ``labels``, {"train": (N,), ...}; an empty split is left out.
+    """Draw the share of each class in each split of ``labels``, {"train": (N,), ...}, but for empty ones.
 
     A split without order or luck would have the same share of all classes: the dotted line.
     """

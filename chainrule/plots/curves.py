@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from chainrule.plots import _figure
 
+_AXIS = "epoch\n(train: the mean over an epoch, while learning; the others: after it)"
 # Two engines that agree lie on top of each other: a wide pale line under a thin dark one shows both.
 _STYLE: dict[str, dict[str, Any]] = {
     "alone": {"linewidth": 2, "markersize": 7},
@@ -18,7 +19,7 @@ _STYLE: dict[str, dict[str, Any]] = {
 
 def curves(metrics: list[dict[str, Any]], title: str) -> bytes:
     """Draw the rows of ``metrics.csv``: each engine and split, and each engine's best epoch by validation."""
-    figure = _figure.new(8.4, title)
+    figure = _figure.new(9.2, title)
     splits = [split for split in _figure.SPLIT_COLOUR if any(row["split"] == split for row in metrics)]
     engines = list(dict.fromkeys(row["engine"] for row in metrics))
     styles = {engine: _STYLE["alone" if len(engines) == 1 else engine] for engine in engines}
@@ -31,15 +32,12 @@ def curves(metrics: list[dict[str, Any]], title: str) -> bytes:
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     for engine in engines:
         _line(rate, metrics, engine, "train", "learning_rate", styles[engine])
-    rate.set(ylabel="learning\nrate", xlabel="epoch", ylim=(0, None))
+    rate.set(ylabel="learning\nrate", xlabel=_AXIS, ylim=(0, None))
     rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     best = [line for engine in engines for line in _mark_best((loss, accuracy), metrics, engine)]
     for axes in (loss, accuracy, rate):
         axes.grid(alpha=0.3)
-    loss.legend(handles=[*_legend(splits, engines), *best])
-    figure.supxlabel(
-        "train: the mean over an epoch, while learning; the others: after the epoch", fontsize=10
-    )
+    figure.legend(handles=[*_legend(splits, engines), *best], loc="outside lower center", ncols=2)
     return _figure.png(figure)
 
 
@@ -60,7 +58,7 @@ def _look(split: str) -> dict[str, Any]:
 
 
 def best_epoch(metrics: list[dict[str, Any]], engine: str) -> int | None:
-    """Return the epoch with the highest validation accuracy (of several: the lowest loss), None without any."""
+    """Return the epoch with the highest validation accuracy (of several: the lowest loss), or None."""
     rows = [row for row in metrics if row["engine"] == engine and row["split"] == "validation"]
     if not rows:
         return None
@@ -78,7 +76,7 @@ def _mark_best(panels: tuple[Axes, ...], metrics: list[dict[str, Any]], engine: 
     for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
         axes.axvline(epoch, color="0.4", linewidth=1, linestyle="-.")
         axes.plot(epoch, row[quantity], markersize=16, **star)
-    label = f"best of {engine} by validation: epoch {epoch}, {row['accuracy']:.2%}"
+    label = f"best of {engine}: epoch {epoch}, {row['accuracy']:.2%}"
     return [Line2D([], [], markersize=12, label=label, **star)]
 
 

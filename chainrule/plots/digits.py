@@ -29,7 +29,7 @@ def samples(
 def mistakes(
     images: np.ndarray, labels: np.ndarray, outputs: np.ndarray, class_names: tuple[str, ...], title: str
 ) -> bytes:
-    """Draw the 20 wrongly read images (N, H, W) of which the network was surest: its answer, how sure, the truth."""
+    """Draw the 20 mistakes on images (N, H, W) that it was surest of: the answer, how sure, the truth."""
     chosen = most_confident_mistakes(outputs, labels, 20)
     if not len(chosen):
         figure = _figure.new(1.2, title)
@@ -44,7 +44,8 @@ def mistakes(
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, index, answer, probability in zip(grid.flat, chosen, predicted, sure, strict=False):
-        text = f"read {names[answer]}{chr(10) if long else ', '}{_percent(probability)}\nis {names[labels[index]]}"
+        said = f"read {names[answer]}{chr(10) if long else ', '}{_percent(probability)}"
+        text = f"{said}\nis {names[labels[index]]}"
         _image(axes, images[index], text, wrong=True, size=9 if long else 10)
     return _figure.png(figure)
 

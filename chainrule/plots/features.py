@@ -17,7 +17,8 @@ def features(image: np.ndarray, layers: list[tuple[str, np.ndarray]], title: str
     that follow it, so that each column shows what becomes of one feature map.
     """
     figure = _figure.new(1.0 + 1.12 * (len(layers) + 1), title)
-    first, *rows = figure.subfigures(len(layers) + 1, 1)
+    grid = figure.add_gridspec(len(layers) + 1, 1)
+    first, *rows = (figure.add_subfigure(grid[i]) for i in range(len(layers) + 1))
     _row(first, "the image", [image], "gray_r", 0, 255)
     channels = np.arange(_CHANNELS)
     for row, (name, maps) in zip(rows, layers, strict=True):

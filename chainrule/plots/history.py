@@ -6,6 +6,7 @@ from chainrule.history import KINDS, Own, Record
 from chainrule.plots import _figure
 
 _STYLE = {KINDS[0]: ("o", "#0072B2"), KINDS[1]: ("^", "#D55E00")}
+_ALONE, _HELP = "one network, images as they are", "distortions or a committee"
 _TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10]
 
 
@@ -25,7 +26,7 @@ def history(records: tuple[Record, ...], run: Own | None) -> bytes:
                 color=colour,
                 markerfacecolor="white" if helped else colour,
                 markeredgewidth=1.8,
-                label=f"{kind}, {'distortions or a committee' if helped else 'one network, images as they are'}",
+                label=f"{kind}, {_HELP if helped else _ALONE}",
             )
     for record in records:
         left = record.side == "left"
