@@ -38,7 +38,7 @@ class Evidence:
     @property
     def layers(self) -> list[str]:
         """The types of its layers."""
-        return [layer["type"] for layer in self.config["recipe"]["layers"]]
+        return [str(layer["type"]) for layer in self.config["recipe"]["layers"]]
 
     def results(self, engine: str) -> dict[str, Any]:
         """Return what an engine has reached; of a run that was stopped, what its last whole epoch says."""
@@ -104,6 +104,7 @@ def _check(run: Evidence) -> None:
         for quantity in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
             if run.summary is not None or quantity in results:
                 float(results[quantity])
+    overview(run)
 
 
 def _why(error: Exception) -> str:
@@ -147,9 +148,11 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def find(folder: Path) -> Iterator[Path]:
-    """Give the folders in ``folder`` that hold a run, by name; ChainruleError if it is no folder."""
+    """Give the folders in ``folder`` that hold a run, by name, or itself if it is one."""
     if not folder.is_dir():
         raise ChainruleError(f"{folder}: there is no such folder. `chainrule train` makes runs in ./runs")
+    if (folder / "config.json").is_file():
+        yield folder
     yield from sorted(file.parent for file in folder.glob("*/config.json"))
 
 
@@ -163,9 +166,9 @@ def overview(run: Evidence) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": run.name,
-                "recipe": recipe["name"],
+                "recipe": str(recipe["name"]),
                 "engine": engine,
-                "data": run.config["dataset"],
+                "data": str(run.config["dataset"]),
                 "epochs": results["epochs"],
                 "seed": recipe["seed"],
                 "test_accuracy": results.get("test_accuracy"),
@@ -197,7 +200,7 @@ def differences(first: Evidence, second: Evidence) -> dict[str, tuple[Any, Any]]
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Give every leaf with its dotted key; a layer or an optimizer is one leaf, as Python writes it."""
-    if isinstance(value, dict) and {"type", "arguments"} <= value.keys():
+    if isinstance(value, dict) and "type" in value and isinstance(value.get("arguments"), dict):
         arguments = ", ".join(f"{name}={setting}" for name, setting in value["arguments"].items())
         yield key, f"{value['type']}({arguments})"
     elif isinstance(value, dict):

@@ -55,9 +55,9 @@ def _head(run: Evidence) -> Iterator[str]:
     yield f"<h1>{escape(run.name)}</h1>"
     yield f"<p>{escape(recipe['name'])}, {escape(recipe['summary'])}, on {escape(run.config['dataset'])}</p>"
     if run.summary is None:
-        epochs = run.results(run.engines[0])["epochs"]
+        epochs = f"{int(run.results(run.engines[0])['epochs'])} of {int(recipe['epochs'])}"
         yield (
-            f'<p class="note">This run was stopped after {epochs} of {recipe["epochs"]} epochs: it has no '
+            f'<p class="note">This run was stopped after {epochs} epochs: it has no '
             "summary. Below is what its files hold.</p>"
         )
     for engine in run.engines:
@@ -71,7 +71,7 @@ def _best(results: dict[str, Any]) -> str:
     best = results.get("best")
     if not best:
         return ""
-    return f"; {best['test_accuracy']:.2%} after epoch {best['epoch']}, the best by validation"
+    return f"; {best['test_accuracy']:.2%} after epoch {int(best['epoch'])}, the best by validation"
 
 
 def _facts(run: Evidence) -> Iterator[str]:
@@ -153,8 +153,9 @@ def _agreement(run: Evidence) -> Iterator[str]:
     yield "<h2>Do the two engines agree?</h2>"
     verdict = "They agree" if agreement["agrees"] else "They DISAGREE"
     yield (
-        f"<p>{verdict}: one batch of {agreement['images']} test images in {escape(agreement['dtype'])}, with "
-        f"the trained weights; the largest difference of each tensor is compared with its largest value, and "
+        f"<p>{verdict}: one batch of {int(agreement['images'])} test images in {escape(agreement['dtype'])}, "
+        f"with the trained weights; the largest difference of each tensor is compared with its largest "
+        f"value, and "
         f"the limit is {agreement['limit']:g}.</p>"
     )
     rows = [

@@ -1,28 +1,34 @@
 """Images with what the network read in them."""
 
+from itertools import repeat
+from typing import Any
+
 import numpy as np
-from matplotlib.axes import Axes
 
 from chainrule.metrics import most_confident_mistakes, probabilities
 from chainrule.plots import _figure
+
+_SAMPLES = 30
+_INK: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 255}
 
 
 def samples(
     images: np.ndarray, labels: np.ndarray, outputs: np.ndarray, class_names: tuple[str, ...], title: str
 ) -> bytes:
     """Draw the first 30 images (N, H, W) with what the network read; a mistake says what it was in truth."""
-    figure = _figure.new(6.8, title)
-    predicted = outputs.argmax(1)
+    predicted = outputs[:_SAMPLES].argmax(1)
     names = [_figure.plain(name) for name in class_names]
     long = max(map(len, names)) > 3  # two long names do not fit into one line
-    for index, axes in enumerate(figure.subplots(5, 6).flat):
-        axes.set_axis_off()
-        if index >= len(images):
-            continue
-        right = predicted[index] == labels[index]
-        said, truth = names[predicted[index]], names[labels[index]]
-        text = said if right else f"{said},{chr(10) if long else ' '}not {truth}"
-        _image(axes, images[index], text, wrong=not right, size=9 if long else 11)
+    above = 0.38 if long else 0.22
+    apart = "\n" if long else " "
+    titles, colours = [], []
+    for answer, label in zip(predicted, labels, strict=False):
+        right = answer == label
+        titles.append(names[answer] if right else f"{names[answer]},{apart}not {names[label]}")
+        colours.append("black" if right else _figure.WRONG)
+    figure = _figure.new(0.5 + 5 * (1 + above) * _figure.WIDTH / 6, title)
+    axes = figure.subplots()
+    _figure.tiles(axes, images, titles, 6, above=above, size=9 if long else 11, colours=colours, **_INK)
     return _figure.png(figure)
 
 
@@ -35,25 +41,20 @@ def mistakes(
         figure = _figure.new(1.2, title)
         figure.text(0.5, 0.4, f"Nothing to show: all {len(labels):,} images are read correctly.", ha="center")
         return _figure.png(figure)
-    rows = -(-len(chosen) // 5)
-    figure = _figure.new(0.9 + 1.65 * rows, title)
     names = [_figure.plain(name) for name in class_names]
     sure, predicted = probabilities(outputs[chosen]).max(axis=1), outputs[chosen].argmax(1)
     long = max(map(len, names)) > 3
-    grid = figure.subplots(rows, 5, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, index, answer, probability in zip(grid.flat, chosen, predicted, sure, strict=False):
-        said = f"read {names[answer]}{chr(10) if long else ', '}{_percent(probability)}"
-        text = f"{said}\nis {names[labels[index]]}"
-        _image(axes, images[index], text, wrong=True, size=9 if long else 10)
+    above = 0.46 if long else 0.34
+    titles = [
+        f"read {names[answer]}{chr(10) if long else ', '}{_percent(probability)}\nis {names[labels[index]]}"
+        for index, answer, probability in zip(chosen, predicted, sure, strict=True)
+    ]
+    rows = -(-len(chosen) // 5)
+    figure = _figure.new(0.5 + rows * (1 + above) * _figure.WIDTH / 5, title)
+    axes, red = figure.subplots(), repeat(_figure.WRONG)
+    _figure.tiles(axes, images[chosen], titles, 5, above=above, size=9 if long else 10, colours=red, **_INK)
     return _figure.png(figure)
 
 
 def _percent(probability: float) -> str:
     return "> 99.9%" if probability > 0.9995 else f"{probability:.1%}"
-
-
-def _image(axes: Axes, image: np.ndarray, text: str, *, wrong: bool, size: float) -> None:
-    axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
-    axes.set_title(text, fontsize=size, color=_figure.WRONG if wrong else "black")

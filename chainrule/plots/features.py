@@ -1,13 +1,16 @@
 """What the layers before the first linear one make of one image."""
 
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import SubFigure
+from matplotlib.axes import Axes
 
 from chainrule.plots import _figure
 
 _CHANNELS = 7
+_ABOVE = 0.28  # the strip for a heading, as a share of a map
 
 
 def features(image: np.ndarray, layers: list[tuple[str, np.ndarray]], title: str) -> bytes:
@@ -16,12 +19,11 @@ def features(image: np.ndarray, layers: list[tuple[str, np.ndarray]], title: str
     Of each convolution those channels are drawn which answer most strongly, and the same ones of the layers
     that follow it, so that each column shows what becomes of one feature map.
     """
-    figure = _figure.new(1.0 + 1.12 * (len(layers) + 1), title)
-    grid = figure.add_gridspec(len(layers) + 1, 1)
-    first, *rows = (figure.add_subfigure(grid[i]) for i in range(len(layers) + 1))
-    _row(first, "the image", [image], "gray_r", 0, 255)
+    figure = _figure.new(0.8 + (len(layers) + 1) * (1 + _ABOVE) * _figure.WIDTH / _CHANNELS, title)
+    axes = figure.subplots()
+    bottom = _row(axes, "the image", [image], 0.0, cmap="gray_r", vmin=0, vmax=255)
     channels = np.arange(_CHANNELS)
-    for row, (name, maps) in zip(rows, layers, strict=True):
+    for name, maps in layers:
         if "Conv" in name:
             strength = maps.max(axis=(1, 2))
             channels = np.sort(np.argsort(-strength, kind="stable")[:_CHANNELS])
@@ -30,15 +32,12 @@ def features(image: np.ndarray, layers: list[tuple[str, np.ndarray]], title: str
         height, width = maps.shape[1:]
         heading = f"{name}: {len(channels)} of {len(maps)} maps of {height} x {width}"
         signed = bool(maps.min() < 0)
-        _row(row, heading, maps[channels], "RdBu_r" if signed else "gray_r", -limit if signed else 0, limit)
+        colours = {"cmap": "RdBu_r" if signed else "gray_r", "vmin": -limit if signed else 0, "vmax": limit}
+        bottom = _row(axes, heading, maps[channels], bottom, **colours)
     figure.supxlabel("blue: below 0, red: above 0; grey: from 0 (white) up", fontsize=10)
     return _figure.png(figure)
 
 
-def _row(row: SubFigure, heading: str, maps: Any, cmap: str, low: float, high: float) -> None:
-    row.suptitle(heading, fontsize=10, x=0.01, ha="left")
-    grid = row.subplots(1, _CHANNELS)
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, one in zip(grid, maps, strict=False):
-        axes.imshow(one, cmap=cmap, vmin=low, vmax=high)
+def _row(axes: Axes, heading: str, maps: Iterable[np.ndarray], top: float, **how: Any) -> float:
+    axes.text(0.04, top + _ABOVE, heading, fontsize=10, va="bottom")
+    return _figure.tiles(axes, maps, repeat(""), _CHANNELS, above=_ABOVE, size=1, top=top, **how)

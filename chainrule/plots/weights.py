@@ -1,10 +1,13 @@
 """The weights of the first layer, as images."""
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 
 from chainrule.plots import _figure
 
 MOST_UNITS = 32
+_COLOURS = "RdBu_r"
 
 
 def weights(weight: np.ndarray, title: str) -> bytes:
@@ -14,16 +17,14 @@ def weights(weight: np.ndarray, title: str) -> bytes:
     """
     norms = np.linalg.norm(weight.reshape(len(weight), -1), axis=1)
     chosen = np.sort(np.argsort(-norms, kind="stable")[:MOST_UNITS])
-    rows = -(-len(chosen) // 8)
-    figure = _figure.new(1.7 + 0.86 * rows, title)
     # A few large weights would leave the others pale.
     limit = float(np.quantile(np.abs(weight[chosen]), 0.995)) or 1.0
-    grid = figure.subplots(rows, 8, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, unit in zip(grid.flat, chosen, strict=False):
-        image = axes.imshow(weight[unit], cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axes.set_title(str(unit), fontsize=9, pad=2)
-    bar = figure.colorbar(image, ax=grid, orientation="horizontal", extend="both", aspect=40)
+    scale = Normalize(-limit, limit)
+    rows = -(-len(chosen) // 8)
+    figure = _figure.new(1.4 + rows * 1.2 * _figure.WIDTH / 8, title)
+    axes = figure.subplots()
+    _figure.tiles(axes, weight[chosen], map(str, chosen), 8, above=0.2, size=9, cmap=_COLOURS, norm=scale)
+    colours = ScalarMappable(scale, _COLOURS)
+    bar = figure.colorbar(colours, ax=axes, orientation="horizontal", extend="both", aspect=40)
     bar.set_label("weight: ink here speaks against (blue) or for (red) the unit", fontsize=10)
     return _figure.png(figure)
