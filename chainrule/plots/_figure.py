@@ -21,7 +21,9 @@ WRONG = "#B00020"
 def new(height: float, title: str) -> Figure:
     """Return an empty figure of ``height`` inches under a title, broken into lines where it is long."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.suptitle(plain(textwrap.fill(title, 62)), fontsize=12)
+    lines = -(-len(title) // 62)
+    width = 62 if lines == 1 else len(title) // lines + 6  # lines of about one length
+    figure.suptitle(plain(textwrap.fill(title, width)), fontsize=12)
     return figure
 
 

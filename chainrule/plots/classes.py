@@ -24,7 +24,7 @@ def classes(labels: dict[str, np.ndarray], class_names: tuple[str, ...], title: 
             color=_figure.SPLIT_COLOUR[split],
             hatch=_figure.SPLIT_HATCH[split],
             edgecolor="white",
-            label=f"{split}: {len(values):,} images, {counts.min():,} to {counts.max():,} of a class",
+            label=f"{split}: {len(values):,} images, {_range(counts)} of each class",
         )
     axes.axhline(1 / len(class_names), color="black", linewidth=1.2, linestyle=":")
     names = [_figure.plain(name) for name in class_names]
@@ -34,3 +34,8 @@ def classes(labels: dict[str, np.ndarray], class_names: tuple[str, ...], title: 
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     figure.legend(loc="outside lower center")
     return _figure.png(figure)
+
+
+def _range(counts: np.ndarray) -> str:
+    least, most = counts.min(), counts.max()
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -81,7 +81,7 @@ def test_which_pictures_a_run_gets(name, dataset, more, texts):
     assert made.keys() == always | more
     assert {size(png)[0] for png in made.values()} == {868}
     text = " ".join(texts)
-    assert "validation: 100 images" in text
+    assert "validation: 100 images, " in text
     assert "best of numpy: epoch 2, 80.00%" in text
     assert ("simplenet: 20.00 %" in texts) == (dataset == "mnist")
     assert f"{name} (numpy) on {data.title}: 80.00% of the test images right" in " ".join(text.split())
