@@ -12,7 +12,10 @@ from chainrule.commands.download import download
 from chainrule.commands.evaluate import evaluate
 from chainrule.commands.explain import explain
 from chainrule.commands.export import export
+from chainrule.commands.history import history
 from chainrule.commands.recipes import recipes
+from chainrule.commands.report import report
+from chainrule.commands.runs import runs
 from chainrule.commands.train import train
 from chainrule.errors import ChainruleError
 
@@ -25,7 +28,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, train, compare, evaluate, export, explain):
+for command in (download, train, compare, evaluate, report, runs, history, export, explain):
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")

@@ -11,6 +11,7 @@ import numpy as np
 import nn_reference
 from agreement import FLOAT64_LIMIT, TensorAgreement, compare_networks
 from chainrule.datasets import Dataset
+from chainrule.metrics import most_confused, per_class
 from chainrule.recipe import Recipe
 from chainrule.runs import RunFolder
 from chainrule.training import Trained, confusion_matrix, per_class_accuracy
@@ -79,6 +80,7 @@ def summary(
             **({} if result.best is None else {"best": asdict(result.best)}),
             "seconds": round(result.seconds, 3),
             "per_class_accuracy": per_class_accuracy(result.outputs, data.test_labels, data.class_names),
+            **_by_class(result.outputs, data),
         }
         for result in results
     }
@@ -94,6 +96,14 @@ def summary(
         "dataset_sha256": data.sha256,
         "engines": engines,
         **({} if comparison is None else {"agreement": _agreement(comparison)}),
+    }
+
+
+def _by_class(outputs: np.ndarray, data: Dataset) -> dict[str, Any]:
+    matrix = confusion_matrix(outputs, data.test_labels, len(data.class_names))
+    return {
+        "per_class": per_class(matrix, data.class_names),
+        "most_confused": most_confused(matrix, data.class_names),
     }
 
 
@@ -116,15 +126,15 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw(
-    folder: RunFolder, metrics: list[dict[str, Any]], data: Dataset, first: Trained, recipe: Recipe
+    folder: RunFolder,
+    metrics: list[dict[str, Any]],
+    data: Dataset,
+    first: Trained,
+    recipe: Recipe,
+    state: dict[str, np.ndarray],
 ) -> None:
-    """Write the pictures of a run; those of single images are of its first engine."""
-    from chainrule import plots
+    """Write the pictures of a run; those of single images are of its first engine and its ``state``."""
+    from chainrule import pictures
 
-    labels, names = data.test_labels, data.class_names
-    share = f"{first.test_accuracy:.2%} of the test images right"
-    on_test = f"{recipe.name} ({first.engine}) on {data.title}: {share}"
-    folder.write("curves.png", plots.curves(metrics, f"{recipe.name} on {data.title}"))
-    folder.write("samples.png", plots.samples(data.test_images, labels, first.outputs, names, on_test))
-    matrix = confusion_matrix(first.outputs, labels, len(names))
-    folder.write("confusion.png", plots.confusion(matrix, names, on_test))
+    for name, picture in pictures.of_run(metrics, data, first, recipe, state).items():
+        folder.write(name, picture)

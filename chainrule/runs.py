@@ -22,7 +22,8 @@ METRICS_COLUMNS = (
 _FILES = (
     *("model.pth", "best.pth", "model.onnx", "best.onnx"),  # what was exported has the old run's weights
     *("config.json", "metrics.csv", "summary.json", "model*.safetensors", "best*.safetensors"),
-    *("curves.png", "samples.png", "confusion.png"),
+    *("curves.png", "samples.png", "confusion.png", "mistakes.png", "classes.png", "weights.png"),
+    *("features.png", "history.png", "report.html", "tensorboard/*/events.*"),
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agreement import FLOAT64_LIMIT
+from chainrule.metrics import Pair, in_words
 from chainrule.recipe import Recipe
 from chainrule.runs import RunFolder
 from chainrule.training import Progress, Trained
@@ -142,6 +143,12 @@ class Screen:
             self.comparison(comparison)
         self.line()
         self.line(f"Files    {_relative(folder.path)}/: {', '.join(sorted(folder.files))}")
+
+    def mistakes(self, pairs: list[Pair], folder: RunFolder) -> None:
+        """Print what is most often taken for what, and where to see more."""
+        words = "; ".join(map(in_words, pairs[:3])) or "none on the test images"
+        self.line(f"Mistakes {words}")
+        self.line(f"More     chainrule report {_relative(folder.path)}")
 
     def comparison(self, rows: "list[TensorAgreement]") -> None:
         """Print the table of the two engines' differences on one batch."""

@@ -74,6 +74,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run.", show_default="runs/RECIPE-DATASET")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard too: tensorboard --logdir runs.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
     root: Annotated[
         Path | None, typer.Option(help="Folder of the data sets.", show_default="$CHAINRULE_DATA or data")
@@ -93,7 +96,10 @@ def train(
     from chainrule import recipe as recipes
     from chainrule.runs import RunFolder
     from chainrule.screen import Screen
+    from chainrule.tensorboard import Log, check_installed
 
+    if tensorboard:
+        check_installed()
     options = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     options |= {"validation": validation, "early_stopping": early_stopping}
     given = {f"training.{key}": value for key, value in options.items() if value is not None}
@@ -122,22 +128,25 @@ def train(
                 folder.write_model(f"best{suffix}.safetensors", state)
             metrics.extend(rows)
             folder.write_metrics(metrics)
+            if tensorboard:
+                log.add(rows)
             screen.epoch(rows, best)
 
         try:
-            with screen.progress(), engines.threads(threads):
+            with screen.progress(), engines.threads(threads), Log(folder.path / "tensorboard") as log:
                 results = training.train(built, plan, data, report=screen.report, after_epoch=after_epoch)
         except KeyboardInterrupt:
             kept = f"{folder.path} holds the model after the last whole epoch"
             raise Stopped(f"stopped: {kept if folder.has_model else 'nothing was written'}") from None
         comparison = records.compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
-        records.draw(folder, metrics, data, results[0], plan)
+        records.draw(folder, metrics, data, results[0], plan, built[0].state_dict())
         # Written last: a run that has a summary is a whole one.
         summary = records.summary(plan, data, results, comparison)
         folder.write_json("summary.json", summary)
     if as_json:
         print(json.dumps(summary, indent=2))
     screen.results(results, comparison, folder)
+    screen.mistakes(summary["most_confused"], folder)
     if comparison is not None and not all(row.agrees for row in comparison):
         raise ChainruleError("the two engines disagree: see the table above")
 

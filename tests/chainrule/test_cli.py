@@ -18,7 +18,10 @@ def test_starting_loads_no_slow_library():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "explain", "download", "datasets", "recipes"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "report", "runs", "history", "explain", "download", "datasets", "recipes"],
+)
 def test_each_command_has_help_with_an_example(command, capsys):
     assert run([command, "--help"]) == 0
     assert f"Example: chainrule {command}" in " ".join(capsys.readouterr().out.split())

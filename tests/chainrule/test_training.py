@@ -29,7 +29,7 @@ def test_a_run_of_both_engines_leaves_its_evidence(tmp_path, capsys):
     summary = train(tmp_path / "run", "--epochs", "2")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         *("config.json", "metrics.csv", "summary.json", "model.safetensors", "model-torch.safetensors"),
-        *("curves.png", "samples.png", "confusion.png"),
+        *("curves.png", "samples.png", "confusion.png", "mistakes.png", "classes.png", "weights.png"),
     }
     expected = {
         "recipe": "simplenet",
