@@ -78,10 +78,13 @@ def _place_of_sum(content: bytes) -> tuple[int, int]:
 
 def _length_problem(content: bytes) -> str:
     """Say how much of a file is missing; nothing if its length is right, or its head cannot be read."""
+    header_length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 + header_length:
+        return f"it is cut short: found {len(content):,} bytes, its head alone has {8 + header_length:,}"
     try:
         header = json.loads(_header(content))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        expected = 8 + len(_header(content)) + max(ends, default=0)
+        expected = 8 + header_length + max(ends, default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return ""
     found = f"found {len(content):,} of {expected:,} bytes"

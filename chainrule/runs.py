@@ -23,11 +23,10 @@ METRICS_COLUMNS = (
     *("epoch", "engine", "split", "loss", "accuracy"),
     *("learning_rate", "gradient_norm", "seconds"),  # of the training: a run's other splits leave them empty
 )
-# What a run writes, and may replace.
+# What a run writes, and may replace: first what makes it a whole one, last what makes it a run.
 _FILES = (
-    *("config.json", "metrics.csv", "summary.json", "model*.safetensors", "best*.safetensors"),
-    "checkpoint*.safetensors",
-    *("curves.png", "samples.png", "confusion.png"),
+    *("summary.json", "checkpoint*.safetensors", "metrics.csv", "model*.safetensors", "best*.safetensors"),
+    *("curves.png", "samples.png", "confusion.png", "config.json"),
 )
 # The newest checkpoint, and the one before it: one of them is whole at any moment.
 CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-before.safetensors")
@@ -195,7 +194,8 @@ class RunFolder:
     def _remove_old_run(self) -> None:
         for pattern in _FILES:
             for file in self.path.glob(pattern):
-                file.unlink()
+                if file.name not in self._waiting:  # that one is replaced in one step
+                    file.unlink()
 
 
 @contextmanager
