@@ -201,11 +201,12 @@ def _job_of(path: Path, root: Path | None) -> _Job:
 def _run(job: _Job, folder: "RunFolder", screen: "Screen", checkpoint_every: float, resume: bool) -> bool:
     """Train, or train on, and write the run's files; returns whether the engines agree."""
     from chainrule import checkpoints, engines, records, training
+    from chainrule.runs import CHECKPOINTS
 
     plan, data, names = job.plan, job.data, job.engines
     state, problems = checkpoints.newest(folder.path, job.config) if resume else (None, [])
     for problem in problems:
-        _warn(f"{folder.path}: the checkpoint before is used: {problem}")
+        _warn(f"{folder.path}: {problem}; going on from {CHECKPOINTS[1]}")
     screen.data(data)
     for name in names:
         steps = training.steps_per_epoch(len(data.train_labels), plan)
@@ -218,7 +219,7 @@ def _run(job: _Job, folder: "RunFolder", screen: "Screen", checkpoint_every: flo
         courses = [training.begin(engine, plan, data) for engine in built]
         metrics = checkpoints.restore(state, courses) if state else []
         if resume:
-            screen.line(f"Resume   {folder.path} {_where(courses) if state else 'from the beginning'}")
+            screen.line(f"Resume   {folder.path}: {_where(courses) if state else 'from the beginning'}")
         screen.plan(plan, names, job.device)
         keeper = checkpoints.Keeper(folder, courses, metrics, job.config, checkpoint_every)
 
@@ -259,8 +260,9 @@ def _where(courses: list["Course"]) -> str:
     """Say where courses stand."""
     places = []
     for course in courses:
-        batches = f" and {course.running.batches} batches" if course.running.batches else ""
-        places.append(f"{course.engine.name} after epoch {course.trained.epochs}{batches}")
+        epoch, batches = course.trained.epochs, course.running.batches
+        within = f"in epoch {epoch + 1} after {batches} batches"
+        places.append(f"{course.engine.name} {within if batches else f'after epoch {epoch}'}")
     return ", ".join(places)
 
 
