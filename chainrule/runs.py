@@ -96,6 +96,7 @@ class RunFolder:
             self._make()
             return
         if (self.path / "summary.json").exists():
+            self.remove_checkpoints()  # it may have been killed just before it did so itself
             raise ChainruleError(f"{self.path} is complete: there is nothing left to train")
         read_config(self.path)
         self.files = [file.name for pattern in _FILES for file in sorted(self.path.glob(pattern))]

@@ -274,9 +274,11 @@ def finish(*arguments, draw=False):
 
 
 def files(folder):
-    """What a run leaves, but for seconds and the command that was typed."""
+    """What a run leaves, but for seconds, the command that was typed, and checkpoints."""
     found = {}
     for path in folder.iterdir():
+        if path.name in CHECKPOINTS:
+            continue
         if path.name == "metrics.csv":
             found[path.name] = [without_seconds(row) for row in csv.DictReader(path.read_text().splitlines())]
         elif path.suffix == ".json":
@@ -314,10 +316,11 @@ def newest_change(folder):
     return max(times)
 
 
-def go_on_and_be_killed(out, arguments, draw, moments):
+def go_on_and_be_killed(out, new, every, draw, moments):
     """Begin or resume the run, and kill it at a random moment; returns whether it had not ended before."""
     before = newest_change(out)
-    process = start(*(["--resume", out] if (out / "config.json").exists() else arguments), draw=draw)
+    arguments = ["--resume", out] if (out / "config.json").exists() else new
+    process = start(*arguments, "--checkpoint-every", every, draw=draw)
     if moments.random() < 0.8:  # else it may be killed before it trains
         while process.is_alive() and newest_change(out) <= before:
             time.sleep(0.002)
@@ -340,11 +343,11 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(
 ):
     seed = random.SystemRandom().randrange(10**6)
     moments, out, killed = random.Random(seed), tmp_path / "run", 0
-    new = [small, "--dataset", "digits", "--engine", engine, "--out", out, "--checkpoint-every", every]
+    new = [small, "--dataset", "digits", "--engine", engine, "--out", out]
     for _ in range(100):
         if killed >= kills:
             break
-        killed += go_on_and_be_killed(out, new, draw, moments)
+        killed += go_on_and_be_killed(out, new, every, draw, moments)
         if (out / "summary.json").exists() and killed < kills:  # it has outlived all that came: once more
             assert files(out) == files(unbroken(engine, draw)), f"seed {seed}, {killed} kills"
             shutil.rmtree(out)
@@ -489,6 +492,10 @@ def killed(stopped, tmp_path):
     return shutil.copytree(stopped, tmp_path / "run")
 
 
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def truncate(file):
     file.write_bytes(file.read_bytes()[:-1])
 
@@ -533,7 +540,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_used(killed, unbr
 def test_without_a_whole_checkpoint_nothing_is_touched(killed, capsys):
     for name in CHECKPOINTS:
         flip(killed / name)
-    before = files(killed)
+    before = content(killed)
     assert run(["train", "--resume", str(killed)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(
@@ -541,7 +548,7 @@ def test_without_a_whole_checkpoint_nothing_is_touched(killed, capsys):
     )
     assert f"; {CHECKPOINTS[1]}: its bytes are not those" in error
     assert error.count("\n") == 1
-    assert files(killed) == before
+    assert content(killed) == before
 
 
 def test_a_run_without_a_checkpoint_begins_again(killed, unbroken, capsys):
@@ -560,7 +567,9 @@ def test_a_resumed_run_says_where_it_goes_on_and_leaves_no_checkpoint(killed, un
     assert not list(killed.glob("checkpoint*"))
     assert "checkpoint" not in screen.splitlines()[-1]
     assert "config.json" in screen.splitlines()[-1]
+    (killed / CHECKPOINTS[0]).write_bytes(b"as if it had been killed before it removed this")
     assert run(["train", "--resume", str(killed)]) == 1
+    assert not list(killed.glob("checkpoint*"))
     assert capsys.readouterr().err == f"chainrule: {killed} is complete: there is nothing left to train\n"
 
 
@@ -624,7 +633,7 @@ def test_other_versions_are_warned_of(killed, capsys, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks: runs on Linux and macOS")
 def test_a_run_has_one_writer_at_a_time(killed, capsys):
-    before = files(killed)
+    before = content(killed)
     with RunFolder(killed, resume=True):
         for arguments in (
             ["--resume", str(killed)],
@@ -635,7 +644,7 @@ def test_a_run_has_one_writer_at_a_time(killed, capsys):
                 capsys.readouterr().err
                 == f"chainrule: {killed} is being written by another `chainrule train`\n"
             )
-    assert files(killed) == before
+    assert content(killed) == before
 
 
 def test_a_killed_run_can_be_overwritten(killed, unbroken, small):
