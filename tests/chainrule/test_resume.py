@@ -420,7 +420,7 @@ def test_whatever_step_of_writing_is_the_last_a_whole_checkpoint_is_left(tmp_pat
         elif (folder / "config.json").exists():
             with RunFolder(folder, resume=True):
                 state, _ = checkpoints.newest(folder, CONFIG)
-            assert -1 if state is None else state["number"] in (least, least + 1)
+            assert (-1 if state is None else state["number"]) in (least, least + 1)
             assert not list(folder.glob(".idx*")), "what was half written is cleared away"
         else:
             assert least == -1
@@ -549,6 +549,17 @@ def test_without_a_whole_checkpoint_nothing_is_touched(killed, capsys):
     assert f"; {CHECKPOINTS[1]}: its bytes are not those" in error
     assert error.count("\n") == 1
     assert content(killed) == before
+
+
+@pytest.mark.parametrize(("options", "count"), [([], 3), (["--checkpoint-every", "0"], 3 + 3 * 11)])
+def test_checkpoints_are_written_after_each_epoch_and_as_often_as_asked(
+    tmp_path, small, monkeypatch, options, count
+):
+    written = []
+    monkeypatch.setattr(RunFolder, "write_checkpoint", lambda folder, content: written.append(content))
+    arguments = ["--dataset", "digits", "--engine", "numpy", "--out", str(tmp_path / "run"), *options]
+    assert run(["train", str(small), *arguments]) == 0
+    assert len(written) == count
 
 
 def test_a_run_without_a_checkpoint_begins_again(killed, unbroken, capsys):
