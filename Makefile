@@ -12,7 +12,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 # `make -j download train` must still train after the download.
 .NOTPARALLEL:
-.PHONY: help setup download train test lint check clean bench-idx fuzz-idx
+.PHONY: help setup download train compare test lint check clean bench-idx fuzz-idx
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ download: $(READY)  ## fetch MNIST, verified, into data/ (MIRROR=folder-or-URL t
 
 train: $(READY)  ## train by hand (NumPy) and with PyTorch, side by side, and compare (RECIPE=ann, ARGS=...)
 	@$(BIN)/chainrule train $(RECIPE) --engine both $(ARGS)
+
+# What `make compare` compares; chainrule compare has more options.
+COMPARED ?= simplenet cnn-same
+
+compare: $(READY)  ## prove both engines equal, tensor by tensor (COMPARED="simplenet ann", ARGS="--dtype float32")
+	@status=0; for recipe in $(COMPARED); do $(BIN)/chainrule compare $$recipe $(ARGS) || status=1; done; exit $$status
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest

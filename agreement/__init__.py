@@ -1,6 +1,8 @@
 """Does the hand-written engine agree with PyTorch's autograd, and both with the truth?"""
 
-from agreement.gradients import compare_networks
+from agreement.compare import GradientsDisagree, assert_gradients_agree, compare
+from agreement.exact import exact_training
+from agreement.gradients import compare_networks, compare_training
 from agreement.measures import (
     FLOAT64_LIMIT,
     TensorAgreement,
@@ -12,16 +14,30 @@ from agreement.measures import (
     product_units,
     unit_roundoff,
 )
+from agreement.numerical import check_gradients
+from agreement.report import Report
+from agreement.training import TrainingReport, Twins, first_difference, locked_training
 
 __all__ = [
     "FLOAT64_LIMIT",
+    "GradientsDisagree",
+    "Report",
     "TensorAgreement",
+    "TrainingReport",
+    "Twins",
+    "assert_gradients_agree",
     "backward_limit",
+    "check_gradients",
+    "compare",
     "compare_networks",
     "compare_tensors",
+    "compare_training",
     "cosine",
     "error_against",
+    "exact_training",
+    "first_difference",
     "largest_ulps",
+    "locked_training",
     "product_units",
     "unit_roundoff",
 ]

@@ -6,9 +6,12 @@ import sys
 import typer
 
 from chainrule import __version__
+from chainrule.commands.compare import compare
 from chainrule.commands.datasets import datasets
 from chainrule.commands.download import download
+from chainrule.commands.evaluate import evaluate
 from chainrule.commands.explain import explain
+from chainrule.commands.export import export
 from chainrule.commands.recipes import recipes
 from chainrule.commands.train import train
 from chainrule.errors import ChainruleError
@@ -22,8 +25,9 @@ app = typer.Typer(
 )
 
 
-for command in (download, datasets, train, explain):
+for command in (download, train, compare, evaluate, export, explain):
     app.command()(command)
+app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")
 
 

@@ -181,6 +181,20 @@ def _automatic(root: Path) -> Dataset:
 
 
 def _published(source: Source, root: Path) -> Dataset:
+    return _dataset(source.name, source.title, source.classes, _verified(source, root))
+
+
+def verified(name: str, root: Path | None = None) -> tuple[Source, dict[str, Copy]]:
+    """Return a known data set and the verified file of each role, without reading what is in them.
+
+    Raises as :func:`load` does.
+    """
+    if name not in known():
+        raise WrongUsage(f"unknown data set '{name}': expected {', '.join(known())}.{nearest(name, known())}")
+    return sources()[name], _verified(sources()[name], default_root() if root is None else root)
+
+
+def _verified(source: Source, root: Path) -> dict[str, Copy]:
     if not source.complete:
         raise ChainruleError(
             f"{source.title} cannot be trained on: no verified SHA-256 of its images is known, so they are "
@@ -200,7 +214,7 @@ def _published(source: Source, root: Path) -> Dataset:
         if copies[role].problem:
             remedy = "" if copies[role].unverified else f": {what} brings it again"
             raise ChainruleError(f"{copies[role].path}: {copies[role].problem}{remedy}")
-    return _dataset(source.name, source.title, source.classes, copies)
+    return copies
 
 
 def _own(folder: Path) -> Dataset:

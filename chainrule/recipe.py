@@ -186,15 +186,39 @@ def parse(text: str, *, name: str, source: str, changes: Mapping[str, Any] | Non
     return replace(made, summary=", ".join([made.summary, *changed]))
 
 
-def restore(table: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that ``dataclasses.asdict`` made a table of: ``recipe`` in a run's config.json."""
-    values = dict(table)
-    for key in ("loss", "optimizer", "scheduler", "init_weight", "init_bias"):
-        values[key] = None if values[key] is None else Part(**values[key])
-    values["layers"] = tuple(Part(**layer) for layer in values["layers"])
-    values["shapes"] = tuple(map(tuple, values["shapes"]))
-    values["input_shape"] = tuple(values["input_shape"])
-    return Recipe(**values)
+def restore(saved: Any, source: str | None = None) -> Recipe:
+    """Return the recipe that `dataclasses.asdict` made ``saved`` of: ``recipe`` in a run's config.json.
+
+    It is checked like one that a person wrote. ``source`` is named in errors (ChainruleError); by default it
+    is the file that the recipe was first read from.
+    """
+    keys = ("batch_size", "epochs", "seed", "validation", "early_stopping")
+    try:
+        source = str(saved["source"]) if source is None else source
+        training = {key: saved[key] for key in keys if key in saved}
+        training |= {"loss": _as_table(saved["loss"]), "optimizer": _as_table(saved["optimizer"])}
+        if saved["scheduler"] is not None:
+            training["scheduler"] = {**_as_table(saved["scheduler"]), "interval": saved["interval"]}
+        table = {
+            "summary": saved["summary"],
+            "layers": [_as_table(layer) for layer in saved["layers"]],
+            "input": {"shape": list(saved["input_shape"]), "mean": saved["mean"], "std": saved["std"]},
+            "training": training,
+        }
+        if saved["init_weight"] is not None:
+            init = {key: saved[f"init_{key}"] for key in ("weight", "bias")}
+            table["init"] = {key: _as_table(part) for key, part in init.items() if part is not None}
+        return _recipe(table, str(saved["name"]), source)
+    except WrongRecipe as error:
+        raise ChainruleError(f"{source}: {error}") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ChainruleError(f"{source or 'config.json'}: not the recipe of a run: {error}") from None
+
+
+def _as_table(part: Any) -> dict[str, Any]:
+    """Return a part as it stands in a recipe's file."""
+    name = {"name": part["name"]} if part["name"] else {}
+    return {**part["arguments"], **name, "type": part["type"]}
 
 
 def _recipe(table: dict[str, Any], name: str, source: str) -> Recipe:

@@ -61,7 +61,7 @@ def compare(recipe: Recipe, data: Dataset, state: dict[str, np.ndarray]) -> list
     images = (images / 255 - recipe.mean) / recipe.std
     labels = data.test_labels[:COMPARED_IMAGES].astype(np.int64)
     criteria = recipe.build_loss(nn_reference), recipe.build_loss(torch.nn)
-    return compare_networks(reference, criteria[0], autograd, criteria[1], images, labels)
+    return compare_networks(reference, criteria[0], autograd, criteria[1], images, labels).rows
 
 
 def summary(

@@ -26,6 +26,7 @@ METRICS_COLUMNS = (
 # What a run writes, and may replace: first what makes it a whole one, last what makes it a run.
 _FILES = (
     *("summary.json", "checkpoint*.safetensors", "metrics.csv", "model*.safetensors", "best*.safetensors"),
+    *("model.pth", "best.pth", "model.onnx", "best.onnx"),  # what was exported has the old run's weights
     *("curves.png", "samples.png", "confusion.png", "config.json"),
 )
 # The newest checkpoint, and the one before it: one of them is whole at any moment.
@@ -98,7 +99,8 @@ class RunFolder:
         if (self.path / "summary.json").exists():
             self.remove_checkpoints()  # it may have been killed just before it did so itself
             raise ChainruleError(f"{self.path} is complete: there is nothing left to train")
-        read_config(self.path)
+        if not _is_run(self.path):
+            raise ChainruleError(f"{self.path} holds no run: there is no config.json of chainrule")
         self.files = [file.name for pattern in _FILES for file in sorted(self.path.glob(pattern))]
 
     def _make(self) -> None:
@@ -220,16 +222,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Return the config.json of a run. Raises ChainruleError when the folder is none."""
-    if not path.is_dir():
-        raise ChainruleError(f"{path}: there is no such folder; expected that of a run")
-    if not _is_run(path):
-        raise ChainruleError(f"{path} holds no run: there is no config.json of chainrule")
-    config: dict[str, Any] = json.loads((path / "config.json").read_text("utf-8"))
-    return config
 
 
 def _is_run(path: Path) -> bool:

@@ -11,6 +11,7 @@ from numbers import Integral
 from types import EllipsisType
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from nn_reference._arrays import Array
 
@@ -40,17 +41,28 @@ class Windows:
         """Return x (..., H, W) with the border filled with ``value``, or x itself if there is none."""
         if self.border == ((0, 0), (0, 0)):
             return x
-        return np.pad(x, [(0, 0)] * (x.ndim - 2) + list(self.border), constant_values=value)
+        height, width = (n + sum(b) for n, b in zip(x.shape[-2:], self.border, strict=True))
+        padded = np.full_like(x, value, shape=(*x.shape[:-2], height, width))  # x's order in memory
+        self.crop(padded)[...] = x
+        return padded
 
     def crop(self, padded: Array) -> Array:
         """Return the view without the border."""
         (above, below), (left, right) = self.border
         return padded[..., above : padded.shape[-2] - below, left : padded.shape[-1] - right]
 
+    def _spans(self) -> Pair:
+        (height, width), (down, across) = self.kernel, self.dilation
+        return (height - 1) * down + 1, (width - 1) * across + 1
+
+    def apart(self) -> bool:
+        """Tell whether no pixel is seen by two windows, as far as the sizes show it."""
+        return all(span <= stride for span, stride in zip(self._spans(), self.stride, strict=True))
+
     def count(self, padded_shape: tuple[int, ...]) -> Pair:
         """Return (H', W'), how many windows fit along each axis; ValueError if none does."""
         height, width = padded_shape[-2:]
-        spans = tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        spans = self._spans()
         if height < spans[0] or width < spans[1]:
             raise ValueError(f"the kernel spans {spans} pixels, the padded input has only {(height, width)}")
         return (height - spans[0]) // self.stride[0] + 1, (width - spans[1]) // self.stride[1] + 1
@@ -64,6 +76,39 @@ class Windows:
                 down = slice(top, top + (rows - 1) * self.stride[0] + 1, self.stride[0])
                 across = slice(left, left + (columns - 1) * self.stride[1] + 1, self.stride[1])
                 yield i, j, (..., down, across)
+
+    def patches(self, padded: Array) -> Array:
+        """Return the view (I, kernel height, kernel width, H', W', N) of (I, H, W, N): what each window sees.
+
+        Pixels that several windows see appear in it several times, but only once for each (i, j).
+        """
+        self.count(padded.shape[1:3])  # raises if no window fits
+        seen = sliding_window_view(padded, self._spans(), axis=(1, 2), writeable=True)
+        (down, across), (row, column) = self.stride, self.dilation
+        return seen[:, ::down, ::across, :, ::row, ::column].transpose(0, 4, 5, 1, 2, 3)
+
+
+def blocks(y: Array, size: int = 2048) -> Iterator[tuple[EllipsisType, slice, slice, slice]]:
+    """Cut (..., H', W', N) into blocks (..., h, w, N): whole rows or a part of one, h w N at most ``size``.
+
+    At least one pixel, of all N images. Such a block's pixels lie in one piece of memory.
+    """
+    rows, columns, images = y.shape[-3:]
+    width = min(columns, size // max(images, 1) or 1)
+    height = size // max(columns * images, 1) or 1
+    for top in range(0, rows, height):
+        for left in range(0, columns, width):
+            yield ..., slice(top, top + height), slice(left, left + width), slice(None)
+
+
+def batch_last(x: Array) -> Array:
+    """Return the view (C, H, W, N) of images (N, C, H, W), or (C, H, W, 1) of an image (C, H, W)."""
+    return np.moveaxis(x, 0, -1) if x.ndim == 4 else x[..., None]
+
+
+def batch_first(x: Array, rank: int) -> Array:
+    """Return the view of (C, H, W, N) as images of this rank: the inverse of `batch_last`."""
+    return np.moveaxis(x, -1, 0) if rank == 4 else x[..., 0]
 
 
 def pooling_windows(owner: str, x: Array, windows: Windows, padding: Pair, ceil_mode: bool) -> Windows:

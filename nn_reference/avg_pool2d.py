@@ -11,7 +11,7 @@ Cache = tuple[tuple[int, ...], Array, Windows]
 
 def window_sums(padded: Array, windows: Windows) -> Array:
     """Return the sum of each window of (..., H, W), as (..., H', W')."""
-    total = np.zeros((*padded.shape[:-2], *windows.count(padded.shape)), padded.dtype)
+    total = np.zeros_like(padded, shape=(*padded.shape[:-2], *windows.count(padded.shape)))
     for _, _, window in windows.slices(padded.shape):
         total += padded[window]
     return total
@@ -36,8 +36,8 @@ def backward(cache: Cache, grad_y: Array) -> Array:
     several windows see gets the sum. Source: Goodfellow, Bengio and Courville (2016), section 9.3.
     """
     padded_shape, divisor, windows = cache
-    grad_padded = np.zeros(padded_shape, grad_y.dtype)
     share = grad_y / divisor
+    grad_padded = np.zeros_like(share, shape=padded_shape)
     for _, _, window in windows.slices(padded_shape):
         grad_padded[window] += share
     return windows.crop(grad_padded)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from nn_reference._arrays import Array, floating, plain, refuse
 from nn_reference.layer import Layer
+from nn_reference.linear import sum_rows
 from nn_reference.module import Parameter
 
 
@@ -36,10 +37,10 @@ def forward(
     arrays (C,) of ``running``. They are returned last, with the shape (1, C, 1, ...).
     """
     if running is None:
-        axes = (0, *range(2, x.ndim))
-        mean = x.mean(axes, keepdims=True)
+        n = x.size // x.shape[1]
+        mean = _per_channel(_sum(x) / n, x.ndim)
         centred = x - mean
-        var = (centred * centred).mean(axes, keepdims=True)
+        var = _per_channel(_sum(centred * centred) / n, x.ndim)
     else:
         mean, var = (_per_channel(statistic, x.ndim) for statistic in running)
         centred = x - mean
@@ -74,9 +75,8 @@ def backward(cache: Cache, grad_y: Array) -> tuple[Array, Array, Array]:
     that. Source: Ioffe and Szegedy (2015), section 3.
     """
     normalised, inverse_std, weight, of_batch = cache
-    axes = (0, *range(2, grad_y.ndim))
-    grad_bias = grad_y.sum(axes)
-    grad_weight = (grad_y * normalised).sum(axes)
+    grad_bias = _sum(grad_y)
+    grad_weight = _sum(grad_y * normalised)
     scale = inverse_std if weight is None else inverse_std * _per_channel(weight, grad_y.ndim)
     if not of_batch:
         return grad_y * scale, grad_weight, grad_bias
@@ -84,6 +84,11 @@ def backward(cache: Cache, grad_y: Array) -> tuple[Array, Array, Array]:
     mean_g = _per_channel(grad_bias / n, grad_y.ndim)
     mean_gx = _per_channel(grad_weight / n, grad_y.ndim)
     return scale * (grad_y - mean_g - normalised * mean_gx), grad_weight, grad_bias
+
+
+def _sum(a: Array) -> Array:
+    """Sum (N, C, *) over all axes but C, over N in two stages (see `sum_rows`)."""
+    return sum_rows(a if a.ndim == 2 else a.reshape(*a.shape[:2], -1).sum(-1))
 
 
 def _per_channel(a: Array, ndim: int) -> Array:

@@ -7,17 +7,16 @@ import numpy.typing as npt
 
 from nn_reference import init
 from nn_reference._arrays import Array, check_choice, floating, refuse
-from nn_reference._windows import Pair, Size, Windows, pair
+from nn_reference._windows import Pair, Size, Windows, batch_first, batch_last, blocks, pair
 from nn_reference.layer import Layer
 from nn_reference.module import Parameter
 
 
 class Cache(NamedTuple):
-    """What backward needs. G groups, of I input and O output channels each; * is N, or nothing."""
+    """What backward needs. G groups, of I input and O output channels each."""
 
-    x_shape: tuple[int, ...]  # (*, G I, H, W)
-    padded: Array  # (*, G, I, H + border, W + border)
-    kernels: Array  # (kernel height, kernel width, G, O, I), C-contiguous
+    padded: Array  # (G I, H + border, W + border, N)
+    kernels: Array  # (G, O, I kernel height kernel width)
     windows: Windows
 
 
@@ -36,56 +35,63 @@ def forward(
         y[n, o, r, c] = bias[o] + sum over k, i, j of
                         weight[o, k, i, j] x[n, k, r stride + i dilation, c stride + j dilation]
 
-    For one position (i, j) of the kernel this is a matrix (O, I) times a slice of x with all its pixels in a
-    row (I, H' W'), and y is the sum of these products, one for each position.
+    With the K = I kernel height kernel width numbers that a window sees in a column, and P output pixels side
+    by side, this is one product::
+
+        y = weight patches + bias       (O, P) = (O, K) (K, P)
+
+    ``patches`` repeats the pixels of x, as often as windows see them. So it is made for a block of output
+    pixels at a time, small enough to stay in the processor's cache. In memory the images lie innermost,
+    (C, H, W, N): then a row of a block is one piece of x. Source of the product: Chellapilla, Puri and Simard
+    (2006).
     """
-    images, (out_channels, in_channels, *kernel) = x.shape[:-3], weight.shape
-    padded = windows.pad(x)
-    padded = padded.reshape(*images, groups, in_channels, *padded.shape[-2:])
-    rows, columns = windows.count(padded.shape)
-    kernels = weight.reshape(groups, out_channels // groups, in_channels, *kernel)
-    kernels = np.ascontiguousarray(kernels.transpose(3, 4, 0, 1, 2))
-    y = np.zeros((*images, groups, out_channels // groups, rows * columns), x.dtype)
-    for i, j, window in windows.slices(padded.shape):
-        y += kernels[i, j] @ padded[window].reshape(*images, groups, in_channels, rows * columns)
-    y = y.reshape(*images, out_channels, rows, columns)
-    if bias is not None:
-        y += bias[:, None, None]
-    return y, Cache(x.shape, padded, kernels, windows)
+    padded = np.ascontiguousarray(batch_last(windows.pad(x)))
+    patches = windows.patches(padded)  # (G I, kernel height, kernel width, H', W', N)
+    kernels = weight.reshape(groups, len(weight) // groups, -1)
+    _, out_channels, depth = kernels.shape
+    y = np.empty((groups, out_channels, *patches.shape[3:]), x.dtype)
+    shift = np.zeros((), x.dtype) if bias is None else bias.reshape(groups, -1, 1)
+    for block in blocks(y):
+        y_block = y[block].reshape(groups, out_channels, -1)  # (G, O, P), a view
+        np.add(kernels @ patches[block].reshape(groups, depth, -1), shift, out=y_block)
+    return batch_first(y.reshape(len(weight), *y.shape[2:]), x.ndim), Cache(padded, kernels, windows)
 
 
 def backward(cache: Cache, grad_y: Array, need_grad_x: bool = True) -> tuple[Array | None, Array, Array]:
     """Return ``grad_x, grad_weight, grad_bias``; the first is None if not ``need_grad_x``.
 
-    For each position (i, j) of the kernel, forward added ``W x_ij`` to y, with W = weight[:, :, i, j] and the
-    slice x_ij, pixels in a row. As in `linear`, that product gives
+    Forward computed ``y = weight patches + bias`` for each block of pixels. As in `linear`, with the sum over
+    the blocks because each uses the same weight and bias:
 
-        grad_weight[:, :, i, j] = sum over images of grad_y x_ij.T      (O, I) = (O, H' W') (H' W', I)
-        gradient of x_ij        = W.T grad_y                            (I, H' W') = (I, O) (O, H' W')
+        grad_weight  = sum of grad_y patches.T         (O, K) = (O, P) (P, K)
+        grad_bias    = sum of grad_y 1                 (O,)   = (O, P) (P,), where 1 is a vector of ones
+        grad_patches = weight.T grad_y                 (K, P) = (K, O) (O, P)
 
-    and a pixel of x belongs to several slices, so its gradient is the sum of theirs: each is added at the
-    place from which the slice was taken. What falls on the border is dropped, since the zeros there were not
-    x. ``grad_bias`` is the sum over images and pixels. Source: Dumoulin and Visin (2016), chapter 4.
+    A pixel of x is in the patches of several windows, and its gradient is the sum of theirs: each is added at
+    the place from which forward took it. What falls on the border is dropped, since the zeros there were not
+    x. Source: Dumoulin and Visin (2016), chapter 4.
     """
-    x_shape, padded, kernels, windows = cache
-    images, (*_, groups, out_channels, in_channels) = x_shape[:-3], kernels.shape
-    over_images = tuple(range(len(images)))
-    grad_bias = grad_y.sum((*over_images, -2, -1))
-    pixels = grad_y.shape[-2] * grad_y.shape[-1]
-    grad_rows = grad_y.reshape(*images, groups, out_channels, pixels)
-    grad_kernels = np.empty_like(kernels, grad_y.dtype)
-    grad_padded = np.zeros_like(padded, grad_y.dtype) if need_grad_x else None
-    for i, j, window in windows.slices(padded.shape):
-        x_ij = padded[window].reshape(*images, groups, in_channels, pixels)
-        (grad_rows @ x_ij.swapaxes(-1, -2)).sum(over_images, out=grad_kernels[i, j])
-        if grad_padded is not None:
-            grad_x_ij = kernels[i, j].swapaxes(-1, -2) @ grad_rows
-            grad_padded[window] += grad_x_ij.reshape(padded[window].shape)
-    grad_weight = grad_kernels.transpose(2, 3, 4, 0, 1).reshape(
-        groups * out_channels, in_channels, *windows.kernel
-    )
-    grad_x = None if grad_padded is None else windows.crop(grad_padded).reshape(x_shape)
-    return grad_x, grad_weight, grad_bias
+    padded, kernels, windows = cache
+    groups, out_channels, depth = kernels.shape
+    patches = windows.patches(padded)
+    grad_pixels = batch_last(grad_y)
+    grad_pixels = grad_pixels.reshape(groups, out_channels, *grad_pixels.shape[1:])  # (G, O, H', W', N)
+    grad_kernels = np.zeros_like(kernels).swapaxes(1, 2)  # (G, K, O)
+    grad_bias = np.zeros_like(kernels, shape=(groups, out_channels))
+    grad_padded = np.zeros_like(padded) if need_grad_x else None
+    grad_patches = None if grad_padded is None else windows.patches(grad_padded)
+    for block in blocks(grad_pixels):
+        grad_block = grad_pixels[block].reshape(groups, out_channels, -1)  # (G, O, P)
+        seen = patches[block]
+        grad_kernels += seen.reshape(groups, depth, -1) @ grad_block.swapaxes(1, 2)
+        grad_bias += grad_block @ np.ones(grad_block.shape[2], grad_y.dtype)
+        if grad_patches is not None:
+            grad_seen = (kernels.swapaxes(1, 2) @ grad_block).reshape(seen.shape)
+            for i, j in np.ndindex(windows.kernel):
+                grad_patches[:, i, j][block] += grad_seen[:, i, j]
+    grad_weight = grad_kernels.swapaxes(1, 2).reshape(groups * out_channels, -1, *windows.kernel)
+    grad_x = None if grad_padded is None else windows.crop(batch_first(grad_padded, grad_y.ndim))
+    return grad_x, grad_weight, grad_bias.reshape(-1)
 
 
 class Conv2d(Layer):

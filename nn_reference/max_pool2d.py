@@ -19,14 +19,19 @@ def forward(x: Array, windows: Windows) -> tuple[Array, Cache]:
     """
     padded = windows.pad(x, -np.inf)
     slices = [padded[window] for _, _, window in windows.slices(padded.shape)]
-    inside = windows.pad(np.ones(x.shape[-2:], bool), False)
-    first = np.argmax([inside[window] for _, _, window in windows.slices(inside.shape)], axis=0)  # (H', W')
-    y = slices[0].copy()
-    winner = np.empty(y.shape, np.min_scalar_type(len(slices) - 1))  # the number of the largest pixel's slice
-    winner[...] = first  # never the border, even if all pixels are minus infinity
-    for k, pixels in enumerate(slices[1:], 1):
-        winner[(pixels > y) | np.isnan(pixels)] = k  # the first of equal pixels stays
+    y = slices[0].copy(order="K")  # x's order in memory
+    for pixels in slices[1:]:
         np.maximum(y, pixels, out=y)
+    inside = windows.pad(np.ones(x.shape[-2:], bool), False)
+    later = np.ones_like(y, bool)  # whether the winner comes after the slices seen so far
+    winner = np.zeros_like(y, np.min_scalar_type(len(slices) - 1))  # the number of its slice
+    for pixels, (_, _, window) in zip(slices[:-1], windows.slices(inside.shape), strict=False):
+        smaller = pixels != y
+        later &= smaller if inside.all() else smaller | ~inside[window]  # never the border, even at -inf
+        winner += later
+    if np.isnan(y).any():  # which equals nothing; the last one wins
+        for k, pixels in enumerate(slices):
+            winner[np.isnan(pixels)] = k
     return y, (padded.shape, winner, windows)
 
 
@@ -38,11 +43,16 @@ def backward(cache: Cache, grad_y: Array) -> Array:
     we give all to the first in reading order. Source: Goodfellow, Bengio and Courville (2016), section 9.3.
     """
     padded_shape, winner, windows = cache
-    grad_padded = np.zeros(padded_shape, grad_y.dtype)
-    finite = np.isfinite(grad_y).all()  # then the product, which is ten times faster, has no 0 inf = nan
+    grad_padded = np.zeros_like(winner, grad_y.dtype, shape=padded_shape)
+    grad = np.empty_like(winner, grad_y.dtype)  # in the order in memory of all the others
+    grad[...] = grad_y
+    finite = np.isfinite(grad).all()  # then the product, which is ten times faster, has no 0 inf = nan
     for k, (_, _, window) in enumerate(windows.slices(padded_shape)):
-        won = winner == k
-        grad_padded[window] += grad_y * won if finite else np.where(won, grad_y, 0)
+        won, pixels = winner == k, grad_padded[window]
+        if finite and windows.apart():  # no pixel has a gradient yet
+            np.multiply(grad, won, out=pixels)
+        else:
+            pixels += grad * won if finite else np.where(won, grad, 0)
     return windows.crop(grad_padded)
 
 

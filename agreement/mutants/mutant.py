@@ -11,6 +11,8 @@ class Kind(StrEnum):
     """Where a mistake lies, which decides the checkers that must notice it."""
 
     OPERATION = "operation"  # in the backward of one operation
+    KINK = "kink"  # the same, but right everywhere else than at a kink
+    STATE = "state"  # in what is kept for later steps, not in the gradient of this one
     NETWORK = "network"  # in how layers and their gradients are put together
     OPTIMIZER = "optimizer"  # in the update, or the schedule
     PRECISION = "precision"  # right mathematics, but digits are lost
@@ -23,7 +25,9 @@ class Mutant:
     ``operation`` is the row of the layer table that it belongs to (or the optimizer's or module's name),
     ``mistake`` what a learner did, in a sentence; ``right`` and ``wrong`` are the two formulas.
     ``where`` is the module or class that holds the function, ``attribute`` its name there, and ``function``
-    takes its place: it has the signature of the right one and never calls it through ``where``.
+    takes its place: it has the signature of the right one and never calls it through ``where``. A backward
+    that needs more in its cache brings its own ``forward`` along. ``shows_in`` says where lost digits show:
+    "float32", "float64", or in float32 sums over "long batches"; wrong mathematics shows in both dtypes.
     """
 
     name: str
@@ -35,16 +39,21 @@ class Mutant:
     where: Any
     attribute: str
     function: Callable[..., Any]
+    forward: Callable[..., Any] | None = None
+    shows_in: tuple[str, ...] = ("float32", "float64")
 
     @contextmanager
     def planted(self) -> Iterator[None]:
         """Run with the mistake in the engine, for every network of the process."""
-        before = getattr(self.where, self.attribute)
-        setattr(self.where, self.attribute, self.function)
+        planted = {self.attribute: self.function} | ({"forward": self.forward} if self.forward else {})
+        before = {attribute: getattr(self.where, attribute) for attribute in planted}
         try:
+            for attribute, function in planted.items():
+                setattr(self.where, attribute, function)
             yield
         finally:
-            setattr(self.where, self.attribute, before)
+            for attribute, function in before.items():
+                setattr(self.where, attribute, function)
 
     def __str__(self) -> str:
         return self.name

@@ -1,24 +1,36 @@
-"""``chainrule datasets``: which data sets are here, which are not, and where they come from."""
+"""``chainrule datasets``: which data sets are here, and where they come from; ``show``: what is in one."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
+if TYPE_CHECKING:
+    from chainrule.datasets import Dataset
 
-def datasets(
-    root: Annotated[
-        Path | None, typer.Option(help="The folder of the data sets. [default: $CHAINRULE_DATA, else ./data]")
-    ] = None,
+
+datasets = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+Root = Annotated[
+    Path | None, typer.Option(help="The folder of the data sets. [default: $CHAINRULE_DATA, else ./data]")
+]
+
+
+@datasets.callback(invoke_without_command=True)
+def list_datasets(
+    context: typer.Context,
+    root: Root = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List the known data sets: verified, unverified, partly here, damaged or not here, and their mirrors.
 
     Example: chainrule datasets --root ~/data
     """
+    if context.invoked_subcommand is not None:
+        return
     from chainrule.datasets import default_root
 
     rows = list(survey(root.expanduser() if root else default_root()))
@@ -26,6 +38,68 @@ def datasets(
         print(json.dumps(rows, indent=2))
     else:
         _print(rows)
+
+
+@datasets.command()
+def show(
+    dataset: Annotated[
+        str, typer.Argument(help="auto (MNIST if it is here, else digits), a name, or a folder of IDX files.")
+    ] = "auto",
+    root: Root = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
+    """Show what is in a data set: images in each class, and the mean and standard deviation of its pixels.
+
+    These are what normalises: (pixel / 255 - mean) / std has mean 0 and variance 1 over the training images.
+
+    Example: chainrule datasets show fashion-mnist
+    """
+    from chainrule.datasets import load
+
+    record = describe(load(dataset, root and root.expanduser()))
+    if as_json:
+        print(json.dumps(record, indent=2))
+        return
+    height, width = record["image_shape"]
+    print(f"{record['title']}: images of {height}x{width} pixels, from {record['folder']}")
+    names = max(5, *(len(name) for name in record["classes"]))
+    print(f"\n{'class':{names}}  training    test")
+    for name, counts in [*record["classes"].items(), ("all", record["images"])]:
+        print(f"{name:{names}}  {counts['train']:8,}  {counts['test']:6,}")
+    pixels = record["training_pixels"]
+    print(
+        f"\nTraining pixels / 255: mean {pixels['mean']:.4f}, standard deviation {pixels['std']:.4f}"
+        f"\nexactly: {pixels['count']:,} pixels, their sum {pixels['sum']:,}, "
+        f"the sum of their squares {pixels['sum_of_squares']:,}"
+        f"\nin a recipe: mean = {pixels['mean']:.4f}, std = {pixels['std']:.4f} under [input]"
+    )
+
+
+def describe(data: "Dataset") -> dict[str, Any]:
+    """Count what is in a data set; the record that ``datasets show --json`` prints."""
+    from chainrule.normalisation import pixel_statistics
+
+    pixels = pixel_statistics(data.train_images)
+    labels = {"train": data.train_labels, "test": data.test_labels}
+    return {
+        "name": data.name,
+        "title": data.title,
+        "folder": str(data.folder),
+        "sha256": data.sha256,
+        "image_shape": list(data.train_images.shape[1:]),
+        "images": {half: len(values) for half, values in labels.items()},
+        "classes": {
+            name: {half: int((values == index).sum()) for half, values in labels.items()}
+            for index, name in enumerate(data.class_names)
+        },
+        "training_pixels": {
+            "count": pixels.count,
+            "sum": pixels.sum,
+            "sum_of_squares": pixels.sum_of_squares,
+            "mean": pixels.mean,
+            "std": pixels.std,
+        },
+    }
 
 
 def survey(root: Path) -> Iterable[dict[str, Any]]:

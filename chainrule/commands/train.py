@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from chainrule.datasets import Dataset
     from chainrule.recipe import Recipe
     from chainrule.runs import RunFolder
+    from chainrule.saved import SavedRun
     from chainrule.screen import Screen
     from chainrule.training import Course
 
@@ -111,13 +112,15 @@ def train(
     root = root and root.expanduser()
 
     from chainrule.runs import RunFolder
+    from chainrule.saved import open_run
     from chainrule.screen import Screen
 
     screen = Screen(quiet=as_json)
     if resume is not None:
         _refuse_beside_resume(context)
-        folder = RunFolder(resume.expanduser(), resume=True)
-        job = _job_of(folder.path, root)
+        saved = open_run(resume)
+        folder = RunFolder(saved.path, resume=True)
+        job = _job_of(saved, root)
     else:
         options = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
         options |= {"validation": validation, "early_stopping": early_stopping}
@@ -169,33 +172,30 @@ def _new_job(
     return _Job(plan, data, names, device, threads, config)
 
 
-def _job_of(path: Path, root: Path | None) -> _Job:
+def _job_of(run: "SavedRun", root: Path | None) -> _Job:
     """Return what a run that is there was begun with. The data set must be the one of then, to the byte."""
     from chainrule import datasets, records
-    from chainrule import recipe as recipes
-    from chainrule.runs import read_config
+    from chainrule.saved import is_data_of
 
-    config = read_config(path)
     try:
-        plan, device, threads = recipes.restore(config["recipe"]), config["device"], config["threads"]
-        names = _engine_names(EngineChoice(config["engine"]), Device(device))
-        dataset, folder, then = config["dataset"], config["dataset_folder"], config["versions"]
+        device, threads = run.config["device"], run.config["threads"]
+        names = _engine_names(EngineChoice(run.config["engine"]), Device(device))
+        dataset, folder, then = (run.config[key] for key in ("dataset", "dataset_folder", "versions"))
     except (KeyError, TypeError, ValueError) as error:
-        raise ChainruleError(f"{path / 'config.json'}: not what chainrule wrote: {error}") from None
+        raise ChainruleError(f"{run.path / 'config.json'}: not what chainrule wrote: {error}") from None
     by_name = dataset in datasets.known() and (root is not None or dataset == "digits")
     data = datasets.load(dataset, root) if by_name else datasets.load(str(root or folder))
-    if data.sha256 != config["dataset_sha256"]:
+    if not is_data_of(run, data):
         raise ChainruleError(
-            f"{data.folder}: not the files that {path} was begun with, by their SHA-256: "
+            f"{data.folder}: not the files that {run.path} was begun with, by their SHA-256: "
             "--root FOLDER says where those are"
         )
     now = records.versions(names)
     changed = [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]
     if changed:
-        _warn(
-            f"{path} was begun with {'; '.join(changed)}: the bits may differ from those of an unbroken run"
-        )
-    return _Job(plan, data, names, device, threads, config)
+        what = "; ".join(changed)
+        _warn(f"{run.path} was begun with {what}: the bits may differ from those of an unbroken run")
+    return _Job(run.recipe, data, names, device, threads, run.config)
 
 
 def _run(job: _Job, folder: "RunFolder", screen: "Screen", checkpoint_every: float, resume: bool) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import nn_reference as nn
-from agreement import FLOAT64_LIMIT, compare_networks, compare_tensors
+from agreement import FLOAT64_LIMIT, compare_networks, compare_tensors, compare_training
 
 LAYERS = [
     ("flatten", "Flatten", ()),
@@ -35,32 +35,23 @@ def compare(reference, rng):
     )
 
 
-class WrongBackward:
-    """A network whose gradients are changed after the fact: one mistake, all else is the real thing."""
+def with_wrong_gradient(name, mistake):
+    """A network of which one gradient is changed after the fact; all else is the real thing."""
 
-    def __init__(self, inner, change):
-        self._inner, self._change = inner, change
+    class Wrong(nn.Sequential):
+        def backward(self, grad_output, input_grad=True):
+            grad = super().backward(grad_output, input_grad)
+            parameter = dict(self.named_parameters())[name]
+            parameter.grad = mistake(parameter.grad)
+            return grad
 
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
-
-    def __call__(self, inputs):
-        return self._inner(inputs)
-
-    def backward(self, grad):
-        grad_inputs = self._inner.backward(grad)
-        parameters = dict(self._inner.named_parameters())
-        grads = {name: parameter.grad for name, parameter in parameters.items()}
-        self._change(grads)
-        for name, parameter in parameters.items():
-            parameter.grad = grads[name]
-        return grad_inputs
+    return Wrong(OrderedDict((name, getattr(nn, kind)(*sizes)) for name, kind, sizes in LAYERS))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_two_engines_agree(seed):
     rng = np.random.default_rng(seed)
-    rows = compare(network(nn), rng)
+    rows = compare(network(nn), rng).rows
     assert [row.name for row in rows] == [
         "outputs",
         "loss",
@@ -72,13 +63,6 @@ def test_the_two_engines_agree(seed):
     ]
     assert all(row.agrees for row in rows), rows
     assert all(row.largest_value > 0 for row in rows), "a comparison of zeros proves nothing"
-
-
-def _set(name, function):
-    def change(grads):
-        grads[name] = function(grads[name])
-
-    return change
 
 
 @pytest.mark.parametrize(
@@ -96,7 +80,7 @@ def _set(name, function):
     ],
 )
 def test_a_wrong_gradient_is_seen_and_named(name, mistake):
-    rows = compare(WrongBackward(network(nn), _set(name, mistake)), np.random.default_rng(0))
+    rows = compare(with_wrong_gradient(name, mistake), np.random.default_rng(0)).rows
     assert [row.name for row in rows if not row.agrees] == [f"d loss / d {name}"]
 
 
@@ -120,3 +104,150 @@ def test_shapes_that_would_broadcast_are_refused():
 
 def test_the_limit_is_the_documented_one():
     assert FLOAT64_LIMIT == 1e-12
+
+
+# -- everything, in both precisions ---------------------------------------------------------------------
+
+
+def both(layers):
+    return [
+        library.Sequential(OrderedDict((name, getattr(library, kind)(*args)) for name, kind, args in layers))
+        for library in (nn, torch.nn)
+    ]
+
+
+def everything(ours, theirs, x, labels, **options):
+    options = {"intermediates": True, "truth": True, **options}
+    return compare_networks(
+        ours, nn.CrossEntropyLoss(), theirs, torch.nn.CrossEntropyLoss(), x, labels, **options
+    )
+
+
+DEEP = [
+    ("fc1", "Linear", (6, 5)), ("bn", "BatchNorm1d", (5,)), ("relu", "ReLU", ()), ("drop", "Dropout", (0.4,)),
+    ("fc2", "Linear", (5, 3)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_dropout_and_batchnorm_in_train_mode(dtype):
+    """The mask is handed over, running statistics are compared, and a gradient of zero is recognised."""
+    ours, theirs = both(DEEP)
+    rng = np.random.default_rng(0)
+    adam = (nn.optim.Adam, torch.optim.Adam)
+    report = everything(
+        ours, theirs, rng.normal(size=(8, 6)), rng.integers(0, 3, 8), dtype=dtype, optimizers=adam
+    )
+    assert report.agrees, str(report)
+    rows = {row.name: row for row in report.rows}
+    assert {"bn.running_mean", "bn.running_var", "drop.output", "d loss / d relu.output"} <= set(rows)
+    assert "fc1.weight after 1 step" in rows
+    assert "zero but for rounding" in report.remarks["d loss / d fc1.bias"]
+    assert np.count_nonzero(ours.training) == 1
+    assert all(row.reference_error is not None for row in report.rows if " after " not in row.name)
+
+
+def test_what_is_zero_but_for_rounding_is_no_blind_spot():
+    """The bias before BatchNorm: nothing that is really there passes."""
+    for size in (1e-3, 1e-9, 1e-13):
+        network, theirs = both(DEEP)
+        network.__class__ = type(
+            "Wrong", (nn.Sequential,), {"backward": lambda s, g, input_grad=True, size=size: _add(s, g, size)}
+        )
+        rng = np.random.default_rng(0)
+        report = everything(network, theirs, rng.normal(size=(8, 6)), rng.integers(0, 3, 8), truth=False)
+        assert [row.name for row in report.wrong] == ["d loss / d fc1.bias"], size
+
+
+def _add(network, grad, size):
+    result = nn.Sequential.backward(network, grad)
+    network.fc1.bias.grad = network.fc1.bias.grad + size
+    return result
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_ties_that_rounding_breaks_are_handed_over(dtype):
+    """On blank paper all sums of a convolution are equal but for their order, and max-pool must choose."""
+    ours, theirs = both(
+        [
+            ("conv", "Conv2d", (3, 8, 3)),
+            ("pool", "MaxPool2d", (2,)),
+            ("flat", "Flatten", ()),
+            ("fc", "Linear", (800, 3)),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    x = np.full((4, 3, 22, 22), 0.37)
+    x[:, :, 5:9, 5:9] = rng.normal(size=(4, 3, 4, 4))
+    report = everything(ours, theirs, x, rng.integers(0, 3, 4), dtype=dtype)
+    assert report.agrees, str(report)
+    assert max(row.limit for row in report.rows) < 1e-4, "no limit may hide what a tie does"
+
+
+def test_a_relu_within_rounding_of_its_kink_is_handed_over():
+    ours, theirs = both([("fc", "Linear", (40, 30)), ("relu", "ReLU", ()), ("out", "Linear", (30, 3))])
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 40)).astype(np.float32)
+    weight = ours.fc.weight.data
+    for row in range(6):  # unit 5 row: 0 but for rounding, on each example
+        weight[5 * row] -= (weight[5 * row] @ x[row]) / (x[row] @ x[row]) * x[row]
+    ours.fc.bias.data[...] = 0
+    report = everything(ours, theirs, x, rng.integers(0, 3, 6), dtype="float32")
+    assert report.agrees, str(report)
+    assert max(row.limit for row in report.rows) < 1e-4, "no limit may hide what a flip does"
+
+
+def test_a_relu_that_is_really_wrong_is_not_handed_over(monkeypatch):
+    from nn_reference import relu
+
+    right = relu.forward
+    ours, theirs = both([("fc", "Linear", (4, 6)), ("relu", "ReLU", ()), ("out", "Linear", (6, 3))])
+    monkeypatch.setattr(relu, "forward", lambda x, out=None: right(x + 1e-3))
+    rng = np.random.default_rng(0)
+    report = everything(ours, theirs, rng.normal(size=(50, 4)), rng.integers(0, 3, 50), truth=False)
+    assert report.wrong[0].error > 1e-5
+    assert "relu.output" in [row.name for row in report.wrong]
+
+
+def test_the_report_says_where_the_two_part():
+    network = with_wrong_gradient("fc1.weight", lambda grad: grad * 7)
+    rng = np.random.default_rng(0)
+    inputs, targets = batch(rng)
+    _, theirs = both(LAYERS)
+    report = everything(network, theirs, inputs, targets)
+    assert report.remarks["d loss / d fc1.weight"] == (
+        "7 times too large: not divided by the batch size, or multiplied by it twice"
+    )
+    assert "the first gradient to part is d loss / d fc1.weight" in report.notes[0]
+
+
+def test_nothing_of_the_callers_is_changed():
+    ours, theirs = both(DEEP)
+    before = ours.state_dict()
+    rng = np.random.default_rng(0)
+    everything(
+        ours,
+        theirs,
+        rng.normal(size=(8, 6)),
+        rng.integers(0, 3, 8),
+        optimizers=(nn.optim.SGD, torch.optim.SGD),
+    )
+    assert all(p.grad is None and p.dtype == np.float32 for p in ours.parameters())
+    assert all(np.array_equal(value, before[name]) for name, value in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_training_agrees_and_a_wrong_optimizer_does_not(name, dtype):
+    rng = np.random.default_rng(0)
+    batches = [(rng.normal(size=(8, 6)), rng.integers(0, 3, 8)) for _ in range(20)]
+    ours, theirs = both(DEEP)
+    losses = nn.CrossEntropyLoss(), torch.nn.CrossEntropyLoss()
+
+    def optimizers(lr):
+        return (lambda p: getattr(nn.optim, name)(p, lr=lr), lambda p: getattr(torch.optim, name)(p, lr=0.01))
+
+    right = compare_training(ours, losses[0], theirs, losses[1], optimizers(0.01), batches, dtype=dtype)
+    assert right.agrees, str(right)
+    wrong = compare_training(ours, losses[0], theirs, losses[1], optimizers(0.0103), batches, dtype=dtype)
+    assert not wrong.agrees

@@ -225,3 +225,24 @@ def server(small: SmallSet) -> Iterator[Server]:
     http.shutdown()
     http.server_close()
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Path]:
+    """Make the folder of a run on the embedded digits, after a few steps and without pictures: quickly."""
+    from chainrule import datasets, engines, records
+    from chainrule.recipe import load
+    from chainrule.runs import RunFolder
+
+    def make(path: Path, recipe: str = "simplenet", engine: str = "numpy", steps: int = 3) -> Path:
+        plan, data = load(recipe), datasets.load("digits")
+        built = engines.build(plan, engine, seed=plan.seed)
+        images = built.put(plan.examples(data.train_images), data.train_labels, plan.mean, plan.std)
+        for step in range(steps):
+            built.train_step(images, np.arange(step * 32, step * 32 + 32))
+        with RunFolder(path) as folder:
+            folder.write_json("config.json", records.config(plan, [engine], data, "cpu", 1))
+            folder.write_model("model.safetensors", built.state_dict())
+        return path
+
+    return make

@@ -11,7 +11,7 @@ from chainrule.cli import run
 def test_starting_loads_no_slow_library():
     script = (
         "import sys, idx, nn_reference, chainrule.cli\n"
-        "slow = {'torch', 'matplotlib', 'sklearn', 'scipy', 'requests', 'pooch'} & set(sys.modules)\n"
+        "slow = {'torch', 'onnx', 'matplotlib', 'sklearn', 'scipy', 'requests', 'pooch'} & set(sys.modules)\n"
         "sys.exit(f'imported at start: {sorted(slow)}' if slow else 0)"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -591,7 +591,7 @@ def test_a_resumed_run_says_where_it_goes_on_and_leaves_no_checkpoint(killed, un
             {"dataset_sha256": {"train-images": "0"}},
             "not the files that {run} was begun with, by their SHA-256",
         ),
-        ({"recipe": {}}, "{run}/config.json: not what chainrule wrote"),
+        ({"recipe": {}}, "{run}/config.json: not the recipe of a run"),
         ({"device": "abacus"}, "{run}/config.json: not what chainrule wrote: 'abacus' is not a valid Device"),
         ({"threads": 2}, "has no checkpoint to go on from: checkpoint.safetensors: it is not of this run"),
     ],
@@ -627,8 +627,8 @@ def test_what_cannot_be_changed_is_refused(killed, capsys, arguments, message):
 def test_what_is_no_run_is_one_line(tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
     for path, message in (
-        (tmp_path, "holds no run: there is no config.json of chainrule"),
-        (tmp_path / "missing", "there is no such folder; expected that of a run"),
+        (tmp_path, "not the config.json of a run"),
+        (tmp_path / "missing", "there is no such run"),
     ):
         assert run(["train", "--resume", str(path)]) == 1
         assert message in capsys.readouterr().err

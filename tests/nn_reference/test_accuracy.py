@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import nn_reference as nn
-from nn_reference import gelu, linear, optim, relu
+from nn_reference import batchnorm, gelu, linear, optim, relu
 
 WIDTHS = (784, 512, 256, 128, 10)
 BATCH = 512
@@ -140,6 +140,17 @@ def test_sums_over_a_large_batch_are_accurate():
     assert worst(linear.sum_rows(a), a.astype(np.longdouble).sum(0)) < 8 * U
     for n in (0, 1, 2, 3, 7, 16, 17):
         np.testing.assert_allclose(linear.sum_rows(a[:n]), a[:n].sum(0), rtol=8 * U)
+
+
+@pytest.mark.parametrize("shape", [(60_000, 3), (6_000, 3, 10)])
+def test_batchnorms_sums_over_a_large_batch_are_accurate(shape):
+    """A running sum over 60,000 positive rows errs by a hundred units."""
+    rng = np.random.default_rng(0)
+    x, g = (rng.random(shape).astype(np.float32) for _ in range(2))
+    _, cache, (mean, _) = batchnorm.forward(x)
+    axes = (0, *range(2, x.ndim))
+    assert worst(mean.ravel(), x.astype(np.longdouble).mean(axes)) < 8 * U
+    assert worst(batchnorm.backward(cache, g)[2], g.astype(np.longdouble).sum(axes)) < 8 * U
 
 
 # -- the normal distribution ----------------------------------------------------------------------

@@ -1,105 +1,48 @@
-"""Every operation against torch.autograd, complex step, and one-sided differences; and in every dtype."""
+"""What is special about single operations: kinks, the ends of the range, infinities, kernels that do not fit.
 
-import copy
+That all of them agree with torch.autograd, the complex step and the truth, in every dtype, is tested from the
+layer table in tests/agreement/test_checks.py.
+"""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nn_checks import (
-    LOSSES,
-    OPERATIONS,
-    as_dtype,
-    assert_close,
-    check,
-    fits,
-    run_ours,
-)
+from nn_checks import seeds
 
 import nn_reference as nn
-
-# PyTorch pads by a copy there, and says so.
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+from agreement.table import LOSSES, Draw
+from agreement.table.layers import avg_pool2d, conv2d, fits, max_pool2d
 
 few = settings(max_examples=15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 
 
-@every_operation
-def test_float64_agrees_with_autograd(operation):
-    check(operation)
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("Conv2d", conv2d), ("MaxPool2d", max_pool2d), ("AvgPool2d", avg_pool2d)]
+)
+# PyTorch pads by a copy there, and says so.
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_a_kernel_that_does_not_fit_is_refused_where_torch_refuses(name, arguments):
+    @settings(max_examples=200, deadline=None, database=None)
+    @given(seeds)
+    def run(seed):
+        draw = Draw(seed, edges=True)
+        shape = (*draw.choice(((), (2,))), 2 * draw.integer(1, 2), draw.integer(1, 4), draw.integer(1, 4))
+        args, keywords = arguments(draw, shape)
+        try:
+            getattr(torch.nn, name)(*args, **keywords)(torch.zeros(shape))
+        except RuntimeError:
+            refused.append(seed)
+            assert not fits(name, args, keywords, shape)
+            with pytest.raises(ValueError, match="the kernel spans"):
+                getattr(nn, name)(*args, **keywords)(np.zeros(shape, np.float32))
+        else:
+            assert fits(name, args, keywords, shape)
 
-
-@every_operation
-def test_float32_in_float32_out(operation):
-    @few
-    @given(operation.examples)
-    def run(example):
-        if not fits(example):
-            return
-        ours, inputs = as_dtype(example, np.float32)
-        y, grad_x = run_ours(ours, inputs, example.upstream)
-        assert y.dtype == grad_x.dtype == np.float32
-        assert {value.dtype for value in ours.state_dict().values()} <= {np.dtype("f4"), np.dtype("i8")}
-        assert all(p.grad.dtype == np.float32 for p in ours.parameters())
-
+    refused: list[int] = []
     run()
-
-
-@every_operation
-def test_longdouble_runs_in_longdouble(operation):
-    """float64 and longdouble agree to the rounding of float64."""
-
-    @few
-    @given(operation.examples)
-    def run(example):
-        if not fits(example):
-            return
-        ours, inputs = as_dtype(example, np.longdouble)
-        y, grad_x = run_ours(ours, inputs, example.upstream)
-        assert y.dtype == grad_x.dtype == np.longdouble
-        double, inputs = as_dtype(example, np.float64)
-        y_double, grad_x_double = run_ours(double, inputs, example.upstream)
-        assert_close("output", y_double, y, 1e-13)
-        assert_close("grad of input", grad_x_double, grad_x, 1e-13)
-
-    run()
-
-
-@pytest.mark.parametrize("operation", [op for op in OPERATIONS if op.smooth], ids=str)
-def test_complex_step(operation):
-    """For an analytic f, Im f(x + ih) / h is df/dx without cancellation, as exact as f itself.
-
-    The error counts relative to the largest gradient, that coming from above included.
-    """
-
-    @few
-    @given(operation.examples)
-    def run(example):
-        if not fits(example):
-            return
-        real, inputs = as_dtype(example, np.float64)
-        template, complex_inputs = as_dtype(example, np.complex128)
-        y, grad_x = run_ours(real, inputs, example.upstream)
-        upstream = example.upstream(y.shape)
-        h, scale = 1e-40, np.abs(upstream).max()
-
-        def derivatives(which):
-            """dL/d(every element) of the array that ``which(module, input)`` names."""
-            found = np.empty(which(template, complex_inputs[0]).shape)
-            for index in np.ndindex(found.shape):
-                module, x = copy.deepcopy(template), complex_inputs[0].copy()
-                which(module, x)[index] += 1j * h
-                found[index] = (upstream * module(x, *complex_inputs[1:])).sum().imag / h
-            return found
-
-        assert_close("grad of input", grad_x, derivatives(lambda module, x: x), 1e-14, scale)
-        for name, parameter in real.named_parameters():
-            found = derivatives(lambda module, x, name=name: dict(module.named_parameters())[name].data)
-            assert_close(f"grad of {name}", parameter.grad, found, 1e-14, scale)
-
-    run()
+    assert refused
 
 
 @pytest.mark.parametrize(
@@ -161,11 +104,12 @@ def test_nothing_overflows_at_the_ends_of_the_range(dtype):
         assert np.isfinite(loss.backward()).all()
 
 
-@pytest.mark.parametrize("operation", LOSSES, ids=str)
-def test_backward_of_a_mean_starts_from_one(operation):
+@pytest.mark.parametrize("row", LOSSES, ids=str)
+def test_backward_of_a_mean_starts_from_one(row):
     @few
-    @given(operation.examples)
-    def run(example):
+    @given(seeds)
+    def run(seed):
+        example = row.example(seed, edges=True)
         if example.ours.reduction == "none":
             return
         example.ours(*example.inputs)

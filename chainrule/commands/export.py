@@ -1,0 +1,69 @@
+"""``chainrule export``: a run's network for other programs, as a PyTorch state dict or as ONNX."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chainrule.commands.evaluate import Weights
+from chainrule.errors import ChainruleError, WrongUsage
+
+
+class Format(StrEnum):
+    """Values of ``--format``."""
+
+    pth = "pth"
+    onnx = "onnx"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or its name in runs/.")],
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="The kind of file.", show_default="as --out ends, or pth"),
+    ] = None,
+    weights: Annotated[
+        Weights, typer.Option(help="Those after the last epoch, or after the best one by validation.")
+    ] = Weights.last,
+    out: Annotated[
+        Path | None, typer.Option(help="The file.", show_default="RUN/model.pth, RUN/best.onnx ...")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write a run's network as a PyTorch state dict (.pth), or as ONNX, which many runtimes read.
+
+    ONNX takes pixels / 255, float32 (batch, 1, 28, 28), and normalises them itself; the file says so too.
+
+    Example: chainrule export runs/cnn-mnist --format onnx
+    """
+    suffix = out.suffix.lower().removeprefix(".") if out else ""
+    form = form or (Format(suffix) if suffix in list(Format) else Format.pth)
+    if suffix in list(Format) and suffix != form:
+        raise WrongUsage(f"--format {form} does not fit --out {out}")
+
+    from chainrule import exporting, saved
+    from chainrule.engines import torch_is_installed
+    from idx.writing import replacing, write_all
+
+    if form is Format.pth and not torch_is_installed():
+        raise ChainruleError(
+            "--format pth needs PyTorch, which is not installed: pip install 'chainrule[torch]'"
+        )
+    opened = saved.open_run(run)
+    source = saved.WEIGHTS[weights]
+    path = out.expanduser() if out else (opened.path / source).with_suffix(f".{form}")
+    if path.exists() and not overwrite:
+        raise ChainruleError(f"{path} exists: give another --out, or --overwrite")
+    state = saved.load_weights(opened, weights)
+    if form is Format.pth:
+        content = exporting.pth(state)
+    else:
+        content = exporting.onnx(opened.recipe, state, opened.class_names, f"{opened.path.name}: {source}")
+    with replacing(path) as file:
+        write_all(file, content)
+    print(f"{path}: {len(content):,} bytes")
+    if form is Format.pth:
+        print(f"network.load_state_dict(torch.load({str(path)!r}, weights_only=True)) takes it")
+    else:
+        print("image: float32 (batch, 1, 28, 28), pixels / 255 -> scores: float32 (batch, 10)")
