@@ -137,18 +137,26 @@ def _state_of_course(course: Course) -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any], courses: list[Course]) -> list[dict[str, Any]]:
-    """Put courses that have just begun where those of `state_of` stood; return the metrics so far."""
-    for course in courses:
-        saved = state["courses"][course.engine.name]
-        # First the scheduler, then the optimizer: its learning rate is the one that counts.
-        if course.scheduler is not None:
-            course.scheduler.load_state_dict(saved["scheduler"])
-        course.engine.load_training_state(saved)
-        best = saved["trained"].pop("best")
-        course.trained = Trained(**saved["trained"], best=Best(**best) if best else None)
-        course.running = Running(**saved["running"])
-    metrics: list[dict[str, Any]] = state["metrics"]
+    """Put courses that have just begun where those of `state_of` stood; return the metrics so far.
+
+    Raises ChainruleError if the state does not fit them, as one that another version wrote may not.
+    """
+    try:
+        for course in courses:
+            _restore_course(state["courses"][course.engine.name], course)
+        metrics: list[dict[str, Any]] = state["metrics"]
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ChainruleError(f"the checkpoint does not fit this version of chainrule: {error!r}") from None
     return metrics
+
+
+def _restore_course(saved: dict[str, Any], course: Course) -> None:
+    if course.scheduler is not None:
+        course.scheduler.load_state_dict(saved["scheduler"])
+    course.engine.load_training_state(saved)
+    best = saved["trained"].pop("best")
+    course.trained = Trained(**saved["trained"], best=Best(**best) if best else None)
+    course.running = Running(**saved["running"])
 
 
 def fingerprint(config: dict[str, Any]) -> str:

@@ -551,6 +551,19 @@ def test_without_a_whole_checkpoint_nothing_is_touched(killed, capsys):
     assert content(killed) == before
 
 
+@pytest.mark.parametrize("part", ["model", "optimizer", "random", "trained", "running", "scheduler"])
+def test_a_checkpoint_that_does_not_fit_is_one_line(killed, capsys, part):
+    state = unpack((killed / CHECKPOINTS[0]).read_bytes())
+    state["courses"]["numpy"][part] = {"unknown": 1}
+    if part == "scheduler":
+        del state["courses"]["numpy"][part]
+    (killed / CHECKPOINTS[0]).write_bytes(pack(state))
+    assert run(["train", "--resume", str(killed)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("chainrule: the checkpoint does not fit this version of chainrule: ")
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(("options", "count"), [([], 3), (["--checkpoint-every", "0"], 3 + 3 * 11)])
 def test_checkpoints_are_written_after_each_epoch_and_as_often_as_asked(
     tmp_path, small, monkeypatch, options, count
