@@ -312,6 +312,8 @@ class _Comparison:
                 self._problem(f"{name} is {got.dtype}, expected {self.dtype} as the inputs are")
             row = limits[name].apply(compare_tensors(name, got, value, truth=truth.get(name)))
             remark = limits[name].reason
+            if undecided := limits[name].undecided(row):
+                self._problem(undecided)
             if not row.agrees:
                 remark = likely_cause(got, value, context) or "no simple one"
                 remark += f"; seen with {probe.label}" if probe.label != "given" else ""

@@ -11,17 +11,22 @@ from agreement.measures import TensorAgreement, backward_limit, unit_roundoff
 
 Array = npt.NDArray[Any]
 
+# Two tensors further apart than this, if rounding allows it, are neither right nor wrong.
+UNDECIDED = 1e-2
+
 
 @dataclass(frozen=True)
 class Limit:
     """How far two engines may be apart in one tensor: ``error`` times its largest value, or ``absolute``.
 
     The second is 0 but where rounding alone does more than the first allows; ``reason`` then says so.
+    ``zero`` marks a tensor that is zero but for rounding, of which no digit need be right.
     """
 
     error: float
     absolute: float = 0.0
     reason: str = ""
+    zero: bool = False
 
     def apply(self, row: TensorAgreement) -> TensorAgreement:
         """Return the row with this limit, as a share of its largest value."""
@@ -29,6 +34,22 @@ class Limit:
         if np.isfinite(self.absolute) and np.isfinite(row.largest_value) and row.largest_value:
             limit = max(limit, self.absolute / row.largest_value)
         return replace(row, limit=float(limit))
+
+    def undecided(self, row: TensorAgreement) -> str:
+        """Say, of a row within this limit, if that proves nothing; "" if it does.
+
+        Within 1 % the engines agree, whatever rounding may do. Beyond it, in float32, a reference that is
+        within 1 % of autograd in float64 is right; else a gradient of zero would pass as well.
+        """
+        if not row.agrees or self.zero or row.error <= UNDECIDED:
+            return ""
+        if row.dtype == "float32" and row.reference_error is not None and row.reference_error <= UNDECIDED:
+            return ""
+        advice = "use float64" if row.dtype == "float32" else "use other inputs"
+        return (
+            f"{row.name} is undecided: rounding alone may change it by {row.limit:.1g} of its largest value, "
+            f"and the two are {row.error:.2g} apart; {advice}"
+        )
 
 
 def conditioned_limits(
@@ -67,15 +88,18 @@ def conditioned_limits(
         scale = float(np.abs(value).max(initial=0))
         changed = max((float(np.abs(control[name] - value).max(initial=0)) for control in moved), default=0.0)
         own = 0.0 if other is None else share * float(np.abs(value - other[name]).max(initial=0))
-        own = float(np.nan_to_num(own))
+        own = own if np.isfinite(own) else 0.0
         limits[name] = Limit(usual)
         well = single and changed <= 16 * u * scale
         noise = changed * (factor or (8.0 if well else 32.0))
         if not np.isfinite(noise) or not np.isfinite(scale):
             continue
-        if name in gradients and changed >= 1e-3 * scale and scale <= 1e-3 * largest:
+        vanished = not largest and other is not None and any(np.any(other[n]) for n in gradients)
+        if name in gradients and changed >= 1e-3 * scale and scale <= 1e-3 * largest and not vanished:
             reason = "zero but for rounding: one ulp in the inputs changes all of its digits"
-            limits[name] = Limit(usual, max(noise, 64 * u * largest) + own, reason if scale else "")
-        elif scale:
+            limits[name] = Limit(
+                usual, max(noise, 64 * u * largest) + own, reason if scale else "", zero=True
+            )
+        elif scale or vanished:
             limits[name] = Limit(usual, max(noise, usual * scale, own) + own)
     return limits

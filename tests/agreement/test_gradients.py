@@ -251,3 +251,86 @@ def test_training_agrees_and_a_wrong_optimizer_does_not(name, dtype):
     assert right.agrees, str(right)
     wrong = compare_training(ours, losses[0], theirs, losses[1], optimizers(0.0103), batches, dtype=dtype)
     assert not wrong.agrees
+
+
+# -- what would widen a limit, or leave a gradient out --------------------------------------------------
+
+
+class WrongLoss(nn.CrossEntropyLoss):
+    """The right gradient, but the loss is said to be next to nothing."""
+
+    def _forward(self, x, target):
+        loss, cache = super()._forward(x, target)
+        return loss * 0 + np.asarray(1e-20, loss.dtype), cache
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_wrong_loss_is_wrong_and_widens_no_limit(dtype):
+    report = compare_networks(
+        with_wrong_gradient("fc1.weight", np.zeros_like),
+        WrongLoss(),
+        network(torch.nn),
+        torch.nn.CrossEntropyLoss(),
+        *batch(np.random.default_rng(0)),
+        dtype=dtype,
+    )
+    assert {row.name for row in report.wrong} == {"loss", "d loss / d fc1.weight"}
+
+
+class EarlyReturn(nn.Sequential):
+    """The backward ends before the first layer's."""
+
+    def backward(self, grad_output, input_grad=True):
+        for layer in reversed(list(self.children())[2:]):
+            grad_output = layer.backward(grad_output)
+
+
+def test_gradients_that_are_never_computed_are_missed():
+    rng = np.random.default_rng(0)
+    layers = OrderedDict((name, getattr(nn, kind)(*sizes)) for name, kind, sizes in LAYERS)
+    report = compare(EarlyReturn(layers), rng)
+    assert not report.agrees
+    assert "d loss / d fc1.weight: the reference has none, autograd's is not zero" in report.problems
+
+
+def test_a_gradient_of_another_shape_is_a_problem_and_no_exception():
+    rng = np.random.default_rng(0)
+    wrong = with_wrong_gradient("fc1.weight", np.transpose)
+    sgd = (lambda p: nn.optim.SGD(p, 0.1)), (lambda p: torch.optim.SGD(p, 0.1))
+    report = compare_networks(
+        wrong, nn.CrossEntropyLoss(), network(torch.nn), torch.nn.CrossEntropyLoss(), *batch(rng),
+        optimizers=sgd,
+    )  # fmt: skip
+    assert report.problems == ["d loss / d fc1.weight has shape (6, 5), expected (5, 6)"]
+
+
+@pytest.mark.parametrize("factor", [0.0, 2.0, -1.0])
+def test_where_float32_leaves_no_digits_a_wrong_gradient_does_not_pass(factor):
+    """At a loss of 3e-8 autograd's float32 gradient is 0 or twice as large; the reference's is right."""
+    labels = np.array([0, 2, 1, 0, 2])
+    inputs = 18.0 * np.eye(3)[labels]
+
+    class Linear(nn.Linear):
+        factor = 1.0
+
+        def _backward(self, cache, grad_y, need_grad_x):
+            grad_x = super()._backward(cache, grad_y, need_grad_x)
+            self.weight.grad = self.weight.grad * np.asarray(self.factor, grad_y.dtype)
+            return grad_x
+
+    reference = nn.Sequential(Linear(3, 3))
+    reference[0].weight.data = np.eye(3)
+    reference[0].bias.data = np.zeros(3)
+    theirs = torch.nn.Sequential(torch.nn.Linear(3, 3))
+
+    def found():
+        return compare_networks(
+            reference, nn.CrossEntropyLoss(), theirs, torch.nn.CrossEntropyLoss(), inputs, labels,
+            dtype="float32",
+        )  # fmt: skip
+
+    assert found().agrees, str(found())
+    reference[0].factor = factor
+    report = found()
+    assert not report.agrees
+    assert "d loss / d 0.weight" in " ".join([*report.problems, *(row.name for row in report.wrong)])
