@@ -66,6 +66,8 @@ def check_gradients(
     """
     if gradient is not None:
         code = _scalar(code, gradient)
+    elif inspect.isfunction(code):
+        raise TypeError(f"found the function {code.__name__} alone, expected its gradient too: gradient=...")
     own = wrap(code, gradients)
     return _Check(own, seed, directions, elements).run(parse_inputs(inputs))
 
@@ -81,8 +83,12 @@ def _scalar(function: Callable[..., Any], gradient: Callable[..., Any]) -> tuple
 
     def backward(cache: Any, upstream: Array) -> Any:
         result = gradient(*cache)
+        if result is None:
+            raise CannotRun("gradient returns None")
         many = isinstance(result, tuple | list) and len(cache) > 1
-        return tuple(upstream * np.asarray(g) for g in result) if many else upstream * np.asarray(result)
+        if many:
+            return tuple(None if g is None else upstream * np.asarray(g) for g in result)
+        return upstream * np.asarray(result)
 
     forward.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # for the names
     return forward, backward
@@ -130,7 +136,9 @@ class _Check:
         claimed, claimed_beside = self._claim(point), self._claim(beside)
         if claimed is None or claimed_beside is None:
             return
-        names = [name for name, value in point.items() if value.dtype.kind == "f"]
+        names = [name for name, value in point.items() if value.dtype.kind == "f" and value.size]
+        if not names:
+            self._problem("nothing to differentiate: there is no input of floating-point numbers")
         names = [
             name for name in names if name in claimed or not (self.own.one_input and name in self.names[1:])
         ]
@@ -148,14 +156,14 @@ class _Check:
                 self.report.problems.append(
                     f"d/d{name} has shape {claimed[name].shape}, expected {point[name].shape}" + words
                 )
-            elif point[name].size:
+            else:
                 self._along(name, beside, claimed_beside[name], rng)
                 self._tied(name, point, claimed[name], rng)
                 self._one_by_one(name, point, claimed[name], rng)
         self._forgive_zeros()
 
     def _jitter(self, value: Array, rng: np.random.Generator) -> Array:
-        if value.dtype.kind != "f":
+        if value.dtype.kind != "f" or not value.size:
             return value
         return value + 1e-2 * _scale(value) * rng.normal(size=value.shape)
 
@@ -168,17 +176,18 @@ class _Check:
             code = self._at(point)
             passes.append(code.run([point[name] for name in self.names], self._upstream))
         for problem in passes[0].problems:
-            if problem not in self.report.problems:
-                self.report.problems.append(problem)
+            self._problem(problem)
         if not np.array_equal(passes[0].output, passes[1].output, equal_nan=True):
-            self.report.problems.append(
-                "two forwards on the same inputs differ: fix the seed of what is random"
-            )
+            self._problem("two forwards on the same inputs differ: fix the seed of what is random")
             return None
         if not np.isfinite(passes[0].output).all():
-            self.report.problems.append("forward gives NaN or infinity")
+            self._problem("forward gives NaN or infinity")
             return None
         return passes[0].gradients
+
+    def _problem(self, text: str) -> None:
+        if text not in self.report.problems:
+            self.report.problems.append(text)
 
     def _at(self, point: dict[str, Array]) -> OwnCode:
         code = self.own.fresh()
@@ -287,12 +296,12 @@ class _Check:
     def _row(
         self, label: str, name: str, point: dict[str, Array], claimed: Array, vs: Sequence[Array]
     ) -> None:
-        found = np.array([float((claimed * v).sum()) for v in vs])
+        with np.errstate(invalid="ignore", over="ignore"):  # where the gradient claimed is infinite
+            found = np.array([float((claimed * v).sum()) for v in vs])
+            rounding = _rounding(claimed, vs)
         slopes = [self._slope(point, name, v) for v in vs]
         expected = np.array([slope.value for slope in slopes])
-        self._add(
-            label, found, expected, max(slope.error for slope in slopes), rounding=_rounding(claimed, vs)
-        )
+        self._add(label, found, expected, max(slope.error for slope in slopes), rounding=rounding)
         self._control(point, name, vs, expected)
 
     def _one_by_one(

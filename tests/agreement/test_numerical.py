@@ -229,7 +229,7 @@ def test_it_needs_no_torch():
     script = (
         "import sys; sys.modules['torch'] = None\n"
         "import nn_reference as nn, agreement\n"
-        "assert agreement.check_gradients(nn.Linear(3, 2), (4, 3)).agrees\n"
+        "assert check_gradients(nn.Linear(3, 2), (4, 3)).agrees\n"
         "try: agreement.compare(nn.Linear(3, 2), None, (4, 3))\n"
         "except ImportError as error: print(error)\n"
     )
@@ -237,3 +237,49 @@ def test_it_needs_no_torch():
     assert result.stdout.strip() == "agreement.compare needs PyTorch: pip install 'chainrule[torch]'", (
         result.stderr
     )
+
+
+# -- what people hand over late at night ----------------------------------------------------------------
+
+
+def squares(x):
+    return (x**2).sum()
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "gradient", "problem"),
+    [
+        (squares, (3, 4), lambda x: None, "gradient returns None"),
+        (squares, np.arange(6), lambda x: 2 * x, "nothing to differentiate"),
+        (squares, (0, 4), lambda x: 2 * x, "nothing to differentiate"),
+        (lambda x: np.log(-np.abs(x)).sum(), (3,), lambda x: 1 / x, "forward gives NaN"),
+        (
+            lambda x: (x * np.random.default_rng().random(x.shape)).sum(),
+            (3,),
+            lambda x: x,
+            "two forwards on the same inputs differ",
+        ),
+    ],
+)
+def test_what_cannot_be_checked_is_said_once(function, inputs, gradient, problem):
+    report = check_gradients(function, inputs, gradient=gradient)
+    assert not report.agrees
+    assert len(report.problems) == 1
+    assert report.problems[0].startswith(problem)
+
+
+def test_one_gradient_of_two_that_is_none_is_missed():
+    report = check_gradients(lambda a, b: (a * b).sum(), [(3,), (3,)], gradient=lambda a, b: (b, None))
+    assert report.problems == ["no gradient of b was found, and the output depends on it"]
+
+
+def test_an_infinite_gradient_is_wrong_without_a_warning():
+    report = check_gradients(
+        squares, np.array([0.0, 1.0, 2.0]), gradient=lambda x: np.where(x == 0, np.inf, 2 * x)
+    )
+    assert report.remarks["d/dx"] == "1 of 3 elements are infinite, the first at [0]"
+
+
+def test_a_function_without_its_gradient_is_refused():
+    with pytest.raises(TypeError, match=r"found the function squares alone, .*gradient="):
+        check_gradients(squares, (3,))
