@@ -229,7 +229,7 @@ def test_it_needs_no_torch():
     script = (
         "import sys; sys.modules['torch'] = None\n"
         "import nn_reference as nn, agreement\n"
-        "assert check_gradients(nn.Linear(3, 2), (4, 3)).agrees\n"
+        "assert agreement.check_gradients(nn.Linear(3, 2), (4, 3)).agrees\n"
         "try: agreement.compare(nn.Linear(3, 2), None, (4, 3))\n"
         "except ImportError as error: print(error)\n"
     )
