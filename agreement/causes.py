@@ -109,7 +109,7 @@ def _nearly(found: Array, expected: Array, difference: float) -> Iterator[str]:
     )
     if np.abs(found - ratio * expected).max() <= 1e-3 * np.abs(found - expected).max():
         yield f"a constant factor of 1 {'+' if ratio > 1 else '-'} {abs(ratio - 1):.3g}"
-    if found.dtype.itemsize > 4 and difference > 1e-10:
+    if expected.dtype.itemsize > 4 and difference > 1e-10:
         yield "as exact as float32: somewhere the numbers pass through float32"
     yield f"right to {-np.log10(difference):.0f} digits: another eps, or digits lost in rounding"
 

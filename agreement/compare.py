@@ -160,8 +160,7 @@ class _Comparison:
         own, theirs = self.own, self.theirs
         names = own.input_names(len(inputs))
         if isinstance(own, Functions) and theirs.is_module:
-            arguments = own.input_names(len(inputs) + len(theirs.parameters))[len(inputs) :]
-            own.set_parameters(dict(zip(arguments, theirs.parameters.values(), strict=True)))
+            self._lay_out(own, inputs)
         if theirs.is_module:
             self.links = list(_link(own.parameters, theirs.parameters, mapping))
             if isinstance(own, Object):
@@ -181,6 +180,27 @@ class _Comparison:
                 break
         self.names = names
         return self._decide_layouts(probe)
+
+    def _lay_out(self, own: Functions, inputs: list[Array | tuple[int, ...]]) -> None:
+        """Give functions PyTorch's parameters, with matrices transposed if forward fails on PyTorch's."""
+        values = self.theirs.parameters
+        arguments = own.input_names(len(inputs) + len(values))[len(inputs) :]
+        rng = np.random.default_rng([self.seed, 0])
+        arrays = [self._cast(probes.draw(i, rng) if isinstance(i, tuple) else i) for i in inputs]
+        for transposed in (False, True, None):
+            given = {
+                name: self._cast(array.T if transposed and array.ndim == 2 else array)
+                for name, array in zip(arguments, values.values(), strict=True)
+            }
+            own.set_parameters(given)
+            trial = own.fresh()
+            trial.set_parameters(given)
+            try:
+                trial.run(arrays, probes.upstream((self.seed, 0), self.dtype))
+                break
+            except CannotRun as error:
+                if not str(error).startswith("forward"):
+                    break
 
     def _leave_out(self, own: Object) -> None:
         """Forget arrays that have no counterpart: buffers, moments, or a bias that PyTorch's has not."""
@@ -283,6 +303,7 @@ class _Comparison:
         found = self._own(probe, self._fresh())
         for problem in found.problems:
             self._problem(problem)
+        self.report.notes += [note for note in found.notes if note not in self.report.notes]
         again = self._own(probe, self._fresh())
         if not _same_bits(found, again):
             self._problem(

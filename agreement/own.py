@@ -17,6 +17,7 @@ says.
 
 import copy
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,12 +41,14 @@ class CannotRun(Exception):
 class Pass:
     """What one forward and one backward gave: the output, and the gradient of each argument by its name.
 
-    An argument without an entry has no gradient; ``problems`` are what else was noticed, in words.
+    An argument without an entry has no gradient; ``problems`` are what else was noticed, in words, and
+    ``notes`` what was assumed.
     """
 
     output: Array
     gradients: dict[str, Array]
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class OwnCode:
@@ -91,6 +94,7 @@ class OwnCode:
         grad = upstream(output.shape)
         handed = grad.copy()
         kept = output.copy()
+        self._notes: list[str] = []
         found = self._call("backward", lambda: self.backward(handed, names))
         problems += self._changed("backward", inputs, given, names, before)
         if not _equal(handed, grad):
@@ -99,7 +103,26 @@ class OwnCode:
             problems.append("backward changes the output of forward in place: others still need it")
         gradients = {name: _as_array(f"the gradient of {name}", value) for name, value in found.items()}
         gradients = {name: value.copy() for name, value in gradients.items()}
-        return Pass(kept, gradients, list(dict.fromkeys(problems)))
+        return Pass(kept, gradients, list(dict.fromkeys(problems)), self._notes)
+
+    def _in_order(self, result: Any, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+        """Return the names of the gradients in a tuple: as the arguments, or in the one order that fits.
+
+        ``shapes`` are those of the arguments. Where they do not tell, the order of the arguments holds.
+        """
+        names = list(shapes)
+        if not isinstance(result, tuple | list) or len(result) != len(names) or len(names) > 6:
+            return names
+        if _is_array_as_list(result):
+            return names
+        found = [() if value is None else _as_array("backward", value).shape for value in result]
+        fits = [order for order in itertools.permutations(names) if [shapes[n] for n in order] == found]
+        if len(fits) != 1 or list(fits[0]) == names:
+            return names
+        self._notes.append(
+            f"backward returns the gradients in the order {', '.join(fits[0])}, by their shapes"
+        )
+        return list(fits[0])
 
     def _call(self, what: str, function: Callable[[], Any]) -> Any:
         try:
@@ -107,7 +130,7 @@ class OwnCode:
                 return function()
         except CannotRun:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             place = _place(error)
             raise CannotRun(f"{what} raises {type(error).__name__}: {error}{place}") from error
 
@@ -186,7 +209,8 @@ class Functions(OwnCode):
         else:
             result = self._backward(self._cache, upstream)
         everything = [*names, *self.parameters]
-        return named(result, list(self._order or everything), everything)
+        shapes = {name: np.shape(a) for name, a in zip(everything, self._inputs, strict=True)}
+        return named(result, self._order or self._in_order(result, shapes), everything)
 
 
 def positional(function: Callable[..., Any]) -> list[str]:
@@ -209,7 +233,8 @@ def named(result: Any, order: Sequence[str], known: Sequence[str]) -> dict[str, 
     """Return what a backward returned as a dict by argument: an array, a tuple in order, or a dict."""
     if isinstance(result, Mapping):
         return {_which(str(key), known): value for key, value in result.items() if value is not None}
-    values = list(result) if isinstance(result, tuple | list) else [result]
+    many = isinstance(result, tuple | list) and not _is_array_as_list(result)
+    values = list(result) if many else [result]
     if len(values) > len(order):
         raise CannotRun(
             f"backward returns {len(values)} gradients, expected at most {len(order)}: {', '.join(order)}"
@@ -248,16 +273,18 @@ class _Slot:
         value = (
             self.holder[self.key] if isinstance(self.holder, dict | list) else getattr(self.holder, self.key)
         )
-        return value.data if _is_parameter(value) else value
+        return value.data if _is_parameter(value) else np.asarray(value)
 
-    def set(self, array: Array) -> None:
+    def set(self, array: Any) -> None:
         if isinstance(self.holder, dict | list):
             old = self.holder[self.key]
         else:
             old = getattr(self.holder, self.key)
         if _is_parameter(old):
             old.data = array
-        elif isinstance(self.holder, dict | list):
+            return
+        array = array.tolist() if isinstance(old, list) else array
+        if isinstance(self.holder, dict | list):
             self.holder[self.key] = array
         else:
             setattr(self.holder, self.key, array)
@@ -326,6 +353,7 @@ class Object(OwnCode):
 
     def forward(self, inputs: Sequence[Array]) -> Any:
         """Call ``forward(*inputs)``, or the object itself where it has no forward."""
+        self._shapes = [array.shape for array in inputs]
         result = self._function()(*inputs)
         self._cache = result[1] if isinstance(result, tuple) and len(result) == 2 else None
         return result[0] if isinstance(result, tuple) else result
@@ -347,7 +375,9 @@ class Object(OwnCode):
         else:
             result = self._code.backward(upstream)
         everything = [*names, *self._slots]
-        found = {} if result is None else named(result, everything, everything)
+        shapes = dict(zip(names, self._shapes, strict=True))
+        shapes |= {name: slot.get().shape for name, slot in self._slots.items()}
+        found = {} if result is None else named(result, self._in_order(result, shapes), everything)
         for name, slot in self._slots.items():
             value = self._stated(name, result) if name in self._where else slot.gradient()
             if name not in found and value is not None:
@@ -386,7 +416,7 @@ def _slots(code: Any, prefix: str, seen: frozenset[int] = frozenset()) -> Iterat
     seen = seen | {id(code)}
     for name, value in list(vars(code).items()):
         path = f"{prefix}{name}"
-        if _holds(value):
+        if _holds(value) or _is_list_of_floats(value):
             yield path, _Slot(code, code, name)
         elif isinstance(value, dict | list) and not re.match(r"_|d?grad|cache", name):
             for key, item in value.items() if isinstance(value, dict) else enumerate(value):
@@ -409,6 +439,25 @@ def _is_parameter(value: Any) -> bool:
     return isinstance(value, Parameter) or (
         not is_array and isinstance(getattr(value, "data", None), np.ndarray) and hasattr(value, "grad")
     )
+
+
+def _is_list_of_floats(value: Any) -> bool:
+    """Tell whether ``value`` is a list of floats, or a matrix as a list of such lists."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and (all(isinstance(v, float | np.floating) for v in value) or all(map(_is_list_of_floats, value)))
+    )
+
+
+def _is_array_as_list(value: Any) -> bool:
+    """Tell whether ``value`` is one array as nested lists, and not a list of several gradients."""
+    if not _is_list_of_floats(value):
+        return False
+    try:
+        return bool(np.array(value).size)
+    except ValueError:  # lists of unequal shapes
+        return False
 
 
 def _holds(value: Any) -> bool:
@@ -461,6 +510,13 @@ class Reference(OwnCode):
 def _as_array(what: str, value: Any) -> Array:
     if isinstance(value, np.ndarray | np.generic | float | complex):
         return np.asarray(value)
+    if isinstance(value, list):
+        try:
+            array = np.array(value)
+        except ValueError:
+            raise CannotRun(f"{what} gives lists of unequal lengths, expected an array") from None
+        if array.dtype.kind in "fc":
+            return array
     raise CannotRun(f"{what} gives a {type(value).__name__}, expected a NumPy array")
 
 

@@ -1,6 +1,8 @@
 """``chainrule compare``: does the backward written by hand agree with autograd, tensor by tensor?"""
 
+import contextlib
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,13 +61,16 @@ def compare(
     from chainrule.engines import threads, torch_is_installed
 
     _check(recipe, own, like, args, input, steps, seed, batch_size)
+    if report is not None and not report.expanduser().absolute().parent.is_dir():
+        raise ChainruleError(f"--report {report}: there is no such folder")
     if not torch_is_installed():
         raise ChainruleError("compare needs PyTorch, which is not installed: pip install 'chainrule[torch]'")
     with threads(1):
         if own is not None:
             from chainrule import own as own_code
 
-            result, details = own_code.compare(own, like or "", args, input or [], str(dtype), seed or 0)
+            with contextlib.redirect_stdout(sys.stderr):  # what their code prints is no part of the report
+                result, details = own_code.compare(own, like or "", args, input or [], str(dtype), seed or 0)
         else:
             from chainrule import comparison
 

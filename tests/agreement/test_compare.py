@@ -1,5 +1,8 @@
 """Somebody's own layer against autograd: right ones pass, each wrong one is named, element and cause."""
 
+import sys
+from operator import mul
+
 import numpy as np
 import pytest
 import torch
@@ -196,8 +199,72 @@ def test_the_order_of_a_functions_gradients_can_be_stated():
         x, weight = cache
         return grad.sum(0), grad.T @ x, grad @ weight
 
-    assert not check((linear.forward, backward)).agrees
-    assert check((linear.forward, backward), gradients=("bias", "weight", "x")).agrees
+    stated = ("bias", "weight", "x")
+    assert check((linear.forward, backward), gradients=stated).agrees
+    report = check((linear.forward, backward))
+    assert report.agrees, str(report)
+    assert report.notes == ["backward returns the gradients in the order bias, weight, x, by their shapes"]
+    square = (5, 5), torch.nn.Linear(5, 5)  # here shapes tell nothing, and the arguments' order holds
+    assert not agreement.compare((linear.forward, backward), square[1], square[0]).agrees
+    assert agreement.compare((linear.forward, backward), square[1], square[0], gradients=stated).agrees
+
+
+@pytest.mark.parametrize("sizes", [(7, 5), (5, 5)])
+def test_functions_may_take_the_weight_transposed(sizes):
+    def forward(x, w, b):
+        return x @ w + b, (x, w)
+
+    def backward(grad, cache):
+        x, w = cache
+        return grad @ w.T, x.T @ grad, grad.sum(0)
+
+    def wrong(grad, cache):
+        grad_x, grad_w, grad_b = backward(grad, cache)
+        return grad_x, grad_w / len(grad), grad_b
+
+    theirs = torch.nn.Linear(*sizes)
+    report = agreement.compare((forward, backward), theirs, (4, sizes[0]))
+    assert report.agrees, str(report)
+    report = agreement.compare((forward, wrong), theirs, (4, sizes[0]))
+    assert [row.name for row in report.wrong] == ["d/dw"]
+    assert "divided by the batch size" in report.remarks["d/dw"]
+
+
+class Lists:
+    """No array anywhere: lists of floats, as in a first lesson."""
+
+    def __init__(self):
+        self.w = [[0.1 * (i - o) for i in range(7)] for o in range(5)]
+        self.b = [0.0] * 5
+
+    def forward(self, x):
+        self.x = x
+        return [[sum(map(mul, w, row)) + b for w, b in zip(self.w, self.b, strict=True)] for row in x]
+
+    def backward(self, grad):
+        examples = range(len(grad))
+        self.dw = [[sum(grad[n][o] * self.x[n][i] for n in examples) for i in range(7)] for o in range(5)]
+        self.db = [self.share * sum(grad[n][o] for n in examples) for o in range(5)]
+        return [[sum(g[o] * self.w[o][i] for o in range(5)) for i in range(7)] for g in grad]
+
+    share = 1
+
+
+def test_a_layer_of_lists_is_understood():
+    report = check(Lists())
+    assert report.agrees, str(report)
+    report = check(type("Half", (Lists,), {"share": 0.5})())
+    assert [row.name for row in report.wrong] == ["d/db"]
+
+
+def test_a_list_of_unequal_rows_is_a_problem():
+    ragged = lambda x: [[1.0], [1.0, 2.0]]  # noqa: E731
+    report = agreement.compare((ragged, lambda grad, x: grad), torch.nn.ReLU(), (4, 7))
+    assert report.problems == ["forward gives lists of unequal lengths, expected an array"]
+
+
+def test_code_that_ends_the_program_is_a_problem():
+    assert "backward raises SystemExit: 3" in str(check(mistaken(lambda self, grad: sys.exit(3))))
 
 
 # -- what is wrong is seen, and said --------------------------------------------------------------------
@@ -255,8 +322,8 @@ WRONG = [
     (with_db(lambda s, g: g.sum(0)), "d/db has shape (5,), expected (1, 5): right, but of shape"),
     (with_dx(lambda s, g: (g @ s.W.T) * (s.x > 0)), "d/dx: wrong only where x is not positive"),
     (with_dx(lambda s, g: None), "no gradient of x was found"),
-    (with_dx(lambda s, g: [1.0]), "d/dx has shape (), expected (4, 7)"),
-    (with_dx(lambda s, g: (g @ s.W.T).tolist()), "backward returns 4 gradients, expected at most 3: x, W, b"),
+    (with_dx(lambda s, g: [1.0]), "d/dx has shape (1,), expected (4, 7)"),
+    (with_dx(lambda s, g: tuple(g @ s.W.T)), "backward returns 4 gradients, expected at most 3: x, W, b"),
     (with_dx(lambda s, g: g @ s.W), "backward raises ValueError: matmul"),
     (with_dx(lambda s, g: np.multiply(g, 2, out=g) @ s.W.T / 2), "changes the upstream gradient in place"),
     (with_dx(lambda s, g: (s.x.fill(0), g @ s.W.T)[1]), "backward changes x in place"),

@@ -271,6 +271,26 @@ def test_a_batch_larger_than_the_data(capsys):
     assert "--batch-size is 2000, " in capsys.readouterr().err
 
 
+def test_what_own_code_prints_is_no_part_of_the_report(tmp_path, capsys):
+    file = tmp_path / "layer.py"
+    file.write_text(LAYER.replace("    return np.maximum", "    print('here')\n    return np.maximum"))
+    compare("--own", f"{file}:relu_backward", "--like", "torch.nn.ReLU", "--json")
+    assert json.loads(capsys.readouterr().out)["agrees"] is False
+
+
+def test_a_file_that_ends_the_program_is_one_line(tmp_path, capsys):
+    file = tmp_path / "layer.py"
+    file.write_text("import sys\n\nsys.exit('done')\n")
+    assert compare("--own", f"{file}:backward", "--like", "torch.nn.ReLU") == 1
+    assert capsys.readouterr().err == f"chainrule: {file}, line 3: SystemExit: done\n"
+
+
+def test_a_report_in_no_folder_is_said_before_anything_is_computed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("agreement.compare_networks", None)
+    assert compare("simplenet", "--report", str(tmp_path / "no" / "out.html")) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+
+
 def test_help_has_examples(capsys):
     assert run(["compare", "--help"]) == 0
     assert "Example: chainrule compare" in " ".join(capsys.readouterr().out.split())
