@@ -290,10 +290,10 @@ def trace_autograd(network: Any, criterion: Any, inputs: Array, targets: Array, 
             if key not in decided.kinks:
                 return None
             x, ours = arguments[0], decided.kinks[key]
-            locked = _locked(decided.layers[key], x.detach().numpy(), ours)
+            locked, count = _locked(decided.layers[key], x.detach().numpy(), ours)
             if not locked.any():
                 return None
-            trace.locked[key] = int(np.count_nonzero(locked))
+            trace.locked[key] = count
             # The reference's value, but the gradient flows on to x.
             return (
                 torch.where(torch.tensor(locked), torch.tensor(ours, dtype=x.dtype) + (x - x.detach()), x),
@@ -396,18 +396,19 @@ def _run(pair: Pair, inputs: Array, targets: Array, truth: bool) -> _Runs:
     return _Runs(ours, theirs, in_other, exact, moved)
 
 
-def _locked(layer: Any, x: Array, ours: Array) -> Array:
-    """Return where ``x`` and the reference's ``ours`` are decided differently by a layer, by rounding alone.
+def _locked(layer: Any, x: Array, ours: Array) -> tuple[Array, int]:
+    """Return where to hand over the reference's ``ours`` for ``x``, and how many inputs are the cause.
 
-    For max-pool these are whole images (n, c), for three numbers may tie.
+    These are decided differently by the layer, and differ by rounding alone. For max-pool whole images (n, c)
+    are handed over, for three numbers may tie.
     """
     u = max(unit_roundoff(x.dtype), unit_roundoff(ours.dtype))
     close = np.abs(x - ours) <= _ROUNDING * u * np.abs(ours).max(initial=0)
     if isinstance(layer, nn.MaxPool2d):
-        different = (_winners(layer, x) != _winners(layer, ours)).any((-2, -1), keepdims=True)
-    else:
-        different = (x > 0) != (ours > 0)
-    return np.asarray(different & close)
+        different = (_winners(layer, x) != _winners(layer, ours)) & close
+        return np.asarray(different.any((-2, -1), keepdims=True) & close), int(different.sum())
+    different = ((x > 0) != (ours > 0)) & close
+    return np.asarray(different), int(different.sum())
 
 
 def _winners(layer: nn.MaxPool2d, x: Array) -> Array:
@@ -428,7 +429,7 @@ def _lock_reference(network: Any, decided: Trace) -> None:
 
             def forward(x: Array, layer: Any = kinked, waiting: list[Array] = waiting) -> Any:
                 ours = waiting.pop(0)
-                x = np.where(_locked(layer, x, ours), ours, x)
+                x = np.where(_locked(layer, x, ours)[0], ours, x)
                 return type(layer).forward(layer, x)
 
             kinked.forward = forward

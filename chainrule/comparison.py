@@ -1,5 +1,6 @@
 """A recipe in both engines on one batch of real images: what ``chainrule compare`` compares."""
 
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,27 @@ def compare(
 
     With ``steps`` the report has rows for the parameters that each engine reached by itself. The batch that
     is looked at in detail is the one after, with the reference's weights in both, and then both take one step
-    more.
+    more. An exception in the engine, which a reader may be changing, is a ChainruleError with the line.
     """
+    try:
+        return _compare(name, dtype, steps, seed, batch_size, dataset, root)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if Path(frame.filename).parent != Path(nn_reference.__file__).parent:
+            raise
+        place = f"nn_reference/{Path(frame.filename).name}, line {frame.lineno}"
+        raise ChainruleError(f"{place}: {type(error).__name__}: {error}") from error
+
+
+def _compare(
+    name: str,
+    dtype: str,
+    steps: int,
+    seed: int | None,
+    batch_size: int | None,
+    dataset: str,
+    root: Path | None,
+) -> tuple[Report, dict[str, str]]:
     import torch
 
     plan = recipes.load(name)

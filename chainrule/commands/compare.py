@@ -74,6 +74,8 @@ def compare(
         else:
             from chainrule import comparison
 
+            if dtype == Dtype.float64 and sys.stderr.isatty():
+                print("Computing, in longdouble too: a CNN takes up to half a minute.", file=sys.stderr)
             result, details = comparison.compare(
                 recipe or "simplenet",
                 dtype=str(dtype),

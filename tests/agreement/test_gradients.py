@@ -182,6 +182,8 @@ def test_ties_that_rounding_breaks_are_handed_over(dtype):
     report = everything(ours, theirs, x, rng.integers(0, 3, 4), dtype=dtype)
     assert report.agrees, str(report)
     assert max(row.limit for row in report.rows) < 1e-4, "no limit may hide what a tie does"
+    counts = [int(note.split()[1].replace(",", "")) for note in report.notes if note.startswith("pool")]
+    assert sum(counts) <= 2 * 4 * 8 * 100, "at most two inputs of each window: one loses it, one wins"
 
 
 def test_a_relu_within_rounding_of_its_kink_is_handed_over():

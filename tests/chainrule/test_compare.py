@@ -291,6 +291,14 @@ def test_a_report_in_no_folder_is_said_before_anything_is_computed(tmp_path, mon
     assert "there is no such folder" in capsys.readouterr().err
 
 
+def test_an_exception_in_the_engine_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(linear, "sum_rows", None)
+    assert compare("simplenet", "--batch-size", "8") == 1
+    assert re.fullmatch(
+        r"chainrule: nn_reference/linear.py, line \d+: TypeError: 'NoneType' .*\n", capsys.readouterr().err
+    )
+
+
 def test_help_has_examples(capsys):
     assert run(["compare", "--help"]) == 0
     assert "Example: chainrule compare" in " ".join(capsys.readouterr().out.split())
