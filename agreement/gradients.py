@@ -169,10 +169,14 @@ def compare_training(
     report = Report(f"{steps} of training in {dtype}", names=("reference", "autograd"))
     expected, *controls = (_state(network, f" after {steps}") for network in (theirs, *moved))
     found = {
-        f"{name} after {steps}": value for name, value in ours.state_dict().items() if value.dtype == dtype
+        f"{name} after {steps}": value for name, value in ours.state_dict().items() if value.dtype.kind == "f"
     }
     limits = conditioned_limits(expected, controls, dtype, values=tuple(expected), factor=32)
     for name, value in expected.items():
+        if found[name].dtype != dtype or found[name].shape != value.shape:
+            what = f"{found[name].dtype} of shape {found[name].shape}"
+            report.problems.append(f"{name} is {what}, expected {dtype} of shape {value.shape}")
+            continue
         row = limits[name].apply(compare_tensors(name, found[name], value))
         report.rows.append(row)
         remark = limits[name].reason if row.agrees else likely_cause(found[name], value)

@@ -95,6 +95,7 @@ def _compare(
     )
     if trained is not None:
         report.rows += trained.rows
+        report.problems += trained.problems
         report.remarks |= trained.remarks
     report.title = f"{plan.name}: {report.title}" + (f", after {steps} steps of training" if steps else "")
     report.repeat = (

@@ -336,3 +336,23 @@ def test_where_float32_leaves_no_digits_a_wrong_gradient_does_not_pass(factor):
     report = found()
     assert not report.agrees
     assert "d loss / d 0.weight" in " ".join([*report.problems, *(row.name for row in report.wrong)])
+
+
+def test_a_statistic_that_changes_its_dtype_while_training_is_a_problem(monkeypatch):
+    track = nn.BatchNorm1d._track
+
+    def wrong(self, *arguments):
+        track(self, *arguments)
+        self.running_var = self.running_var.astype(np.float32)
+
+    monkeypatch.setattr(nn.BatchNorm1d, "_track", wrong)
+    ours, theirs = both([("fc", "Linear", (4, 6)), ("bn", "BatchNorm1d", (6,)), ("out", "Linear", (6, 3))])
+    rng = np.random.default_rng(0)
+    report = compare_training(
+        ours, nn.CrossEntropyLoss(), theirs, torch.nn.CrossEntropyLoss(),
+        ((lambda p: nn.optim.SGD(p, 0.1)), (lambda p: torch.optim.SGD(p, 0.1))),
+        [(rng.normal(size=(5, 4)), rng.integers(0, 3, 5))] * 2,
+    )  # fmt: skip
+    assert report.problems == [
+        "bn.running_var after 2 steps is float32 of shape (6,), expected float64 of shape (6,)"
+    ]
