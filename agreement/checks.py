@@ -1,8 +1,9 @@
 """The checkers: what follows from a row of the layer table without another line.
 
 Each is a function ``(row, example) -> list of TensorAgreement``, one for the output and for every gradient,
-and one more for everything that a backward must leave as it was and did not. In a `TensorAgreement`
-"reference" is `nn_reference`; "autograd" stands for what it is compared with, PyTorch or not.
+and one more for everything that a backward must leave as it was and did not, and for every gradient that a
+second backward, without the input's, does not add to. In a `TensorAgreement` "reference" is `nn_reference`;
+"autograd" stands for what it is compared with, PyTorch or not.
 
 `CHECKERS` says of each which rows it applies to and which mutants it claims to catch; `check` runs them all.
 """
@@ -261,8 +262,8 @@ def check(row: Row, seed: int, *, edges: bool = False) -> dict[str, list[TensorA
 def effect(row: Row, mutant: Mutant, seed: int) -> dict[str, float]:
     """Return how much a mutant changes each tensor: largest change over largest right value, 0 left out.
 
-    Changes in place count as well. It runs in float64 where the mistake shows in that, else in float32 and,
-    should it need one, on a long batch.
+    Changes in place and gradients that do not add up count as well. It runs in float64 where the mistake
+    shows in that, else in float32 and, should it need one, on a long batch.
     """
     dtype = np.float64 if "float64" in mutant.shows_in else np.float32
     long = "float32" not in mutant.shows_in and dtype is np.float32
@@ -271,7 +272,7 @@ def effect(row: Row, mutant: Mutant, seed: int) -> dict[str, float]:
     with mutant.planted():
         wrong = run_reference(example, dtype)
     pairs = {name: (wrong.tensors[name], tensor) for name, tensor in right.tensors.items()}
-    pairs |= {f"{name}, after backward": (after, before) for name, (before, after) in wrong.kept.items()}
+    pairs |= {name: (after, before) for name, (before, after) in (wrong.kept | wrong.added).items()}
     return {
         name: error_against(before, after) if after.shape == before.shape else np.inf
         for name, (after, before) in pairs.items()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import nn_reference as nn
-from agreement.measures import Array, TensorAgreement
+from agreement.measures import Array, TensorAgreement, error_against
 from agreement.table.row import Example, Row
 
 Tensors = dict[str, Array]
@@ -18,18 +18,28 @@ Slope = Callable[[Callable[[Any], Array], Callable[..., Array]], Any]
 
 @dataclass
 class Outcome:
-    """What a forward and a backward gave, and what they should have left alone: (before, after), by name."""
+    """What a forward and a backward gave, and what they should have left alone: (before, after), by name.
+
+    ``added`` has what a second backward should have made of each parameter's gradient, and what it made.
+    """
 
     tensors: Tensors
     kept: dict[str, tuple[Array, Array]]
+    added: dict[str, tuple[Array, Array]]
 
     @property
     def changes(self) -> list[TensorAgreement]:
-        """A row, which does not agree, for each array that was changed in place."""
-        return [
-            disagreement(f"{name}, after backward", after)
+        """A row, which does not agree, for each array changed in place and each gradient not added to."""
+        changed = [
+            disagreement(name, after)
             for name, (before, after) in self.kept.items()
             if not np.array_equal(before, after, equal_nan=True)
+        ]
+        # Only a sum in another order may differ: half of the digits are more than enough.
+        return changed + [
+            disagreement(name, found)
+            for name, (right, found) in self.added.items()
+            if not error_against(right, found) <= np.sqrt(np.finfo(right.dtype).eps)
         ]
 
 
@@ -40,7 +50,9 @@ def disagreement(name: str, found: Array) -> TensorAgreement:
 
 def in_dtype(example: Example, dtype: npt.DTypeLike) -> tuple[nn.Module, tuple[Array, ...]]:
     """Return a copy of the module, and the inputs, in another dtype; labels stay integers."""
-    inputs = tuple(a.copy() if a.dtype.kind == "i" else a.astype(dtype) for a in example.inputs)
+    inputs = tuple(
+        np.array(a, None if a.dtype.kind == "i" else dtype, order=example.order) for a in example.inputs
+    )
     return copy.deepcopy(example.ours).to(dtype), inputs
 
 
@@ -56,31 +68,50 @@ def arrays_in(thing: Any) -> Iterator[Array]:
 def run_reference(example: Example, dtype: npt.DTypeLike = np.float64) -> Outcome:
     """Run forward and backward in one dtype; returns output, gradients and buffers by name.
 
-    What must stay as it was is compared with its value before the forward (inputs) or the backward (the
-    upstream gradient and the arrays of the cache).
+    What must stay as it was is compared with its value before the forward (inputs and parameters) or before
+    the backward (the upstream gradient and the arrays of the cache).
     """
     module, inputs = in_dtype(example, dtype)
-    upstream = example.upstream_of(dtype)
+    parameters = dict(module.named_parameters())
+    watched = dict(zip(("input", "target"), inputs, strict=False))
+    watched |= {name: parameter.data for name, parameter in parameters.items()}
+    before = {name: array.copy() for name, array in watched.items()}
     with nn.Tape(module) as tape:
         y = module(*inputs)
-    names = ("input", "target")[: len(inputs)]
-    watched = dict(zip(names, inputs, strict=True))
+    grad_y = example.upstream_of(dtype)(y.shape)
     caches = [array for call in tape.calls for array in arrays_in(call.cache)]
-    watched |= {f"cache[{i}]": array for i, array in enumerate(caches)}
-    grad_y = upstream(y.shape)
-    watched["gradient of output"] = grad_y
-    before = {name: array.copy() for name, array in watched.items()}
-    before |= {
-        name: array.astype(watched[name].dtype) for name, array in zip(names, example.inputs, strict=True)
-    }
+    late = {f"cache[{i}]": array for i, array in enumerate(caches)} | {"gradient of output": grad_y}
+    before |= {name: array.copy() for name, array in late.items()}
+    watched |= late
     grad_x = module.backward(grad_y)
+    grads = {name: parameter.grad for name, parameter in parameters.items()}
     tensors = {"output": y, "grad of input": grad_x}
-    tensors |= {f"grad of {name}": parameter.grad for name, parameter in module.named_parameters()}
+    tensors |= {f"grad of {name}": grad for name, grad in grads.items()}
     tensors |= dict(module.named_buffers())
     return Outcome(
         {name: np.asarray(tensor) for name, tensor in tensors.items() if tensor is not None},
-        {name: (before[name], watched[name]) for name in watched},
+        {f"{name}, after backward": (before[name], watched[name]) for name in watched},
+        added_to({name: grad for name, grad in grads.items() if grad is not None}, example, dtype),
     )
+
+
+def added_to(grads: Tensors, example: Example, dtype: npt.DTypeLike) -> dict[str, tuple[Array, Array]]:
+    """Run once more as training does: where there are gradients, and without that of the input.
+
+    Returns for each parameter's gradient twice the first one, and what it has become.
+    """
+    if not grads:
+        return {}
+    module, inputs = in_dtype(example, dtype)
+    parameters = dict(module.named_parameters())
+    for name, grad in grads.items():
+        parameters[name].grad = grad.copy()
+    y = module(*inputs)
+    module.backward(example.upstream_of(dtype)(y.shape), input_grad=False)
+    return {
+        f"grad of {name}, of two backwards": (2 * grad, np.asarray(parameters[name].grad))
+        for name, grad in grads.items()
+    }
 
 
 def run_autograd(example: Example, dtype: npt.DTypeLike = np.float64) -> Tensors:
@@ -93,10 +124,11 @@ def run_autograd(example: Example, dtype: npt.DTypeLike = np.float64) -> Tensors
     if isinstance(theirs, torch.nn.Module):
         theirs = theirs.to(tensor_type)
         named = dict(theirs.named_parameters())
-    x, *others = (torch.from_numpy(a) for a in in_dtype(example, dtype)[1])
+    # In C's order: not all of PyTorch takes another.
+    x, *others = (torch.from_numpy(np.array(a, order="C")) for a in in_dtype(example, dtype)[1])
     x.requires_grad_()
     y = theirs(x, *others)
-    y.backward(torch.from_numpy(np.asarray(example.upstream_of(dtype)(tuple(y.shape)))))
+    y.backward(torch.from_numpy(np.array(example.upstream_of(dtype)(tuple(y.shape)), order="C")))
     tensors = {"output": y.detach(), "grad of input": x.grad}
     tensors |= {f"grad of {name}": parameter.grad for name, parameter in named.items()}
     if isinstance(theirs, torch.nn.Module):

@@ -54,6 +54,7 @@ class Example:
     ``theirs()`` makes PyTorch's counterpart with the same state: a ``torch.nn.Module``, or a function of
     tensors. ``inputs`` are x, for a loss also the target. The gradient that comes from above is random, of a
     stream of its own (``seed``), times ``scale``. ``float32``, where given, takes the place of the row's.
+    Every second example has its arrays in Fortran's order, which must make no difference.
     """
 
     ours: nn.Module
@@ -65,12 +66,17 @@ class Example:
 
     absolute: bool = False
 
+    @property
+    def order(self) -> Literal["C", "F"]:
+        """The order of inputs and upstream gradient in memory."""
+        return "F" if self.seed % 2 else "C"
+
     def upstream_of(self, dtype: npt.DTypeLike) -> Callable[[tuple[int, ...]], Array]:
         """Return what gives the gradient of an output of a shape: never ones, which hide mistakes."""
 
         def upstream(shape: tuple[int, ...]) -> Array:
             grad = np.asarray(np.random.default_rng([self.seed, 1]).normal(scale=self.scale, size=shape))
-            grad = grad.astype(np.float32).astype(dtype)  # the same number in every dtype
+            grad = grad.astype(np.float32).astype(dtype, order=self.order)  # the same number in every dtype
             return np.abs(grad, out=grad) if self.absolute else grad
 
         return upstream

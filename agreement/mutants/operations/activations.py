@@ -53,6 +53,13 @@ def upstream_changed_in_place(cache: Array, grad_y: Array) -> Array:
     return grad_y
 
 
+@mistake("ReLU", relu, right="grad_x[i] = grad_y[i] [x[i] > 0]", wrong="the same, i counted in memory")
+def order_in_memory_assumed(cache: Array, grad_y: Array) -> Array:
+    """The elements are read as they lie in memory, which for a transposed array is another order."""
+    in_memory = np.array(grad_y.ravel(order="K")).reshape(grad_y.shape)
+    return in_memory * (cache > 0)
+
+
 # -- LeakyReLU: the cache is (x > 0, slope) -------------------------------------------------------
 
 

@@ -157,3 +157,52 @@ def float32_in_between(cache: linear.Cache, grad_y: Array, need_grad_x: bool = T
     if grad_x is not None:
         grad_x = grad_x.astype(np.float32).astype(grad_x.dtype)
     return grad_x, grad_weight, grad_bias
+
+
+@mistake(
+    "Linear",
+    linear.Linear,
+    right="weight.grad += grad_weight",
+    wrong="weight.grad = grad_weight",
+    attribute="_backward",
+)
+def gradient_not_added(
+    self: linear.Linear, cache: linear.Cache, grad_y: Array, need_grad_x: bool
+) -> Array | None:
+    """The layer writes its gradients itself: of a batch in two halves only the second counts."""
+    grad_x, grad_weight, grad_bias = linear.backward(cache, grad_y, need_grad_x)
+    self.weight.grad = grad_weight
+    if self.bias is not None:
+        self.bias.grad = grad_bias
+    return grad_x
+
+
+@mistake(
+    "Linear",
+    linear,
+    right="if need_grad_x: grad_x = grad_y weight",
+    wrong="if need_grad_x: grad_x = grad_y weight;  grad_weight = grad_y.T x",
+)
+def first_layer_does_not_learn(cache: linear.Cache, grad_y: Array, need_grad_x: bool = True) -> Grads:
+    """Where the gradient of the input is not needed, that of the weight is left out with it. Every test that
+    asks for the gradient of the input passes."""
+    grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x)
+    return grad_x, grad_weight if need_grad_x else np.zeros_like(grad_weight), grad_bias
+
+
+@mistake(
+    "Linear",
+    linear.Linear,
+    right="bias.grad += grad_bias",
+    wrong="bias.grad += grad_bias;  bias -= lr grad_bias",
+    attribute="_backward",
+)
+def bias_moved_by_backward(
+    self: linear.Linear, cache: linear.Cache, grad_y: Array, need_grad_x: bool
+) -> Array | None:
+    """Backward takes the step as well, as loops without an optimizer do. All gradients are right."""
+    grad_x, grad_weight, grad_bias = linear.backward(cache, grad_y, need_grad_x)
+    self._accumulate(weight=grad_weight, bias=grad_bias)
+    if self.bias is not None:
+        self.bias.data -= 0.1 * grad_bias
+    return grad_x
