@@ -105,13 +105,24 @@ class ReferenceEngine:
         self.network, self.criterion = network, criterion
         self.optimizer, self.scheduler, self.max_norm = optimizer, scheduler, clip
 
-    def compute(self, inputs: Array, targets: Array) -> Pass:
-        """Forget the last gradients, run forward and backward; parameters stay as they are."""
+    def compute(self, inputs: Array, targets: Array, input_grad: bool = True) -> Pass:
+        """Forget the last gradients, run forward and backward; parameters stay as they are.
+
+        Training does not ask for ``input_grad``, the gradient of the inputs. Raises ValueError where a
+        gradient has not the shape of its parameter.
+        """
         self.network.train()
         self.optimizer.zero_grad()
         with nn.Tape(self.network, loss=self.criterion) as tape:
             loss = float(self.criterion(self.network(inputs), targets))
-            self.network.backward(self.criterion.backward())
+            self.network.backward(self.criterion.backward(), input_grad=input_grad)
+        for name, parameter in self.network.named_parameters():
+            if parameter.grad is not None and parameter.grad.shape != parameter.shape:
+                layer, _, tensor = name.rpartition(".")
+                raise ValueError(
+                    f"backward of {layer or 'network'}: the gradient of {tensor} is {parameter.grad.shape}, "
+                    f"expected {parameter.shape}"
+                )
         return self._read(tape, loss)
 
     def _read(self, tape: nn.Tape, loss: float) -> Pass:
@@ -141,8 +152,8 @@ class ReferenceEngine:
         return {name: p.data for name, p in self.network.named_parameters()}
 
     def buffers(self) -> dict[str, Array]:
-        """Return the floating-point buffers themselves: BatchNorm's running statistics."""
-        return dict(_floating(self.network.named_buffers()))
+        """Return the buffers themselves: BatchNorm's running statistics and the count of its batches."""
+        return dict(self.network.named_buffers())
 
     def take_gradients(self, gradients: Mapping[str, Array]) -> None:
         """Put copies of these in the place of the engine's own."""
@@ -162,7 +173,7 @@ class ReferenceEngine:
 
     def learn(self, inputs: Array, targets: Array) -> Pass:
         """Take a whole training step."""
-        step = self.compute(inputs, targets)
+        step = self.compute(inputs, targets, input_grad=False)
         self.clip()
         self.step()
         return step
@@ -222,8 +233,8 @@ class AutogradEngine:
         return {name: p.detach().numpy() for name, p in self.network.named_parameters()}
 
     def buffers(self) -> dict[str, Array]:
-        """Return the floating-point buffers themselves: BatchNorm's running statistics."""
-        return dict(_floating((name, b.numpy()) for name, b in self.network.named_buffers()))
+        """Return the buffers themselves: BatchNorm's running statistics and the count of its batches."""
+        return {name: buffer.numpy() for name, buffer in self.network.named_buffers()}
 
     def take_gradients(self, gradients: Mapping[str, Array]) -> None:
         """Put copies of these in the place of the engine's own."""
@@ -276,30 +287,29 @@ class AutogradEngine:
             group.update(settings)
 
 
-def _floating(named: Iterable[tuple[str, Array]]) -> Iterator[tuple[str, Array]]:
-    return ((name, value) for name, value in named if np.issubdtype(value.dtype, np.floating))
-
-
 def _buffer_trace(buffers: Mapping[str, Array]) -> Trace:
-    """Return the buffers as the forward left them."""
+    """Return the buffers as the forward left them, counters as float64."""
     trace = {}
     for name, value in buffers.items():
         owner, _, buffer = name.rpartition(".")
-        trace[Point("forward", owner or "network", buffer)] = np.copy(value)
+        copy = np.array(value, None if np.issubdtype(value.dtype, np.floating) else np.float64)
+        trace[Point("forward", owner or "network", buffer)] = copy
     return trace
 
 
 @contextmanager
 def _masked(network: Any, masks: Mapping[str, list[Array]]) -> Iterator[None]:
-    """Let each Dropout of torch multiply by the reference's mask instead of one of its own."""
+    """Let each Dropout of torch drop what the reference drops; by how much it scales the rest is its own."""
     import torch
+
+    def hook_of(left: list[Array], scale: float) -> Any:
+        return lambda module, args, output: args[0] * (torch.tensor(left.pop(0) != 0).to(args[0]) * scale)
 
     handles = []
     for name, module in network.named_modules():
         if name in masks:
-            left = [torch.tensor(mask) for mask in masks[name]]
-            hook = lambda module, args, output, left=left: args[0] * left.pop(0)  # noqa: E731
-            handles.append(module.register_forward_hook(hook))
+            scale = 1 / (1 - module.p) if module.p < 1 else 0.0
+            handles.append(module.register_forward_hook(hook_of(list(masks[name]), scale)))
     try:
         yield
     finally:

@@ -108,8 +108,8 @@ class TrainingReport:
 
     ``distance`` has the relative distance of the parameters, ``|ours - theirs| / |theirs|`` with all of them
     as one vector, before the first step and after each: (steps + 1,). ``buffers`` has that of the running
-    statistics (0 if there are none), ``tensors`` that of each tensor, and ``control`` that of the reference
-    from itself, started one ulp away.
+    statistics (0 if there are none; infinite if their batches are not counted alike), ``tensors`` that of
+    each tensor, and ``control`` that of the reference from itself, started one ulp away.
 
     Where the steps were also ``compared`` one by one from one state, ``worst`` lists each point at its worst
     step, the nearest to its limit first, steps with flips left out; ``difference`` is the first mistake (or
@@ -304,7 +304,7 @@ def _report(
     seed: int,
 ) -> TrainingReport:
     report = free_run(twins, fresh(), dtype, seed)
-    if control:
+    if control or (dtype == np.float64 and not report.together):  # only a control tells drift from mistake
         distance, flip = control_run(twins, fresh(), dtype, seed)
         report = replace(report, control=distance, control_parted=flip)
     if locked or not report.agrees:
@@ -393,7 +393,10 @@ def _distances(ours: ReferenceEngine, theirs: ReferenceEngine | AutogradEngine) 
         ("buffers", ours.buffers(), theirs.buffers()),
     ):
         for name, value in b.items():
-            squares[name] = np.array([_square(a[name] - value), _square(value)])
+            if np.issubdtype(value.dtype, np.integer):  # a count is right or wrong
+                squares[name] = np.array([0.0 if a[name] == value else np.inf, 0.0])
+            else:
+                squares[name] = np.array([_square(a[name] - value), _square(value)])
             squares[kind] = squares[kind] + squares[name]
     with np.errstate(divide="ignore"):
         return {name: float(np.sqrt(d / size)) if d else 0.0 for name, (d, size) in squares.items()}

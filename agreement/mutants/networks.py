@@ -63,11 +63,18 @@ def _return_early(self: Any, grad_output: Any, input_grad: bool = True) -> Any:
     return grad if input_grad else None
 
 
+_backward = nn.Sequential.backward
+
+
 def _forward_order(self: Any, grad_output: Any, input_grad: bool = True) -> Any:
     grad = grad_output
     for module in self:
         grad = module.backward(grad)
     return grad if input_grad else None
+
+
+def _stop_before_the_first(self: Any, grad_output: Any, input_grad: bool = True) -> Any:
+    return _backward(self, grad_output) if input_grad else _return_early(self, grad_output, False)
 
 
 def _mask_of_next_output(self: Any, x: Any) -> Any:
@@ -103,10 +110,26 @@ def _new_mask(self: Any, cache: Any, grad_y: Any, need_grad_x: bool) -> Any:
     return dropout.backward(dropout.draw_mask(grad_y.shape, self.p, grad_y.dtype, self.generator), grad_y)
 
 
+_draw_mask = dropout.draw_mask
+
+
+def _unscaled_mask(shape: Any, p: float, dtype: Any, generator: Any) -> Any:
+    return (_draw_mask(shape, p, dtype, generator) != 0).astype(dtype)
+
+
 def _stay_in_evaluation(self: Any, mode: bool = True) -> Any:
     for module in self.modules():
         module.training = False
     return self
+
+
+_track = _BatchNorm._track
+
+
+def _no_count(self: Any, mean: Any, unbiased_var: Any) -> None:
+    before = self.num_batches_tracked.copy()
+    _track(self, mean, unbiased_var)
+    self.num_batches_tracked = before
 
 
 def _weights_swapped(self: Any, mean: Any, unbiased_var: Any) -> None:
@@ -168,6 +191,15 @@ NETWORKS: tuple[Mutant, ...] = (
         _return_early,
     ),
     _network(
+        "first-layer-skipped",
+        "Sequential",
+        "Where the gradient of the input is not needed, the first layer is left out, and never learns.",
+        "layers[0].backward(grad, input_grad=False)",
+        "nothing, if not input_grad",
+        (nn.Sequential, "backward"),
+        _stop_before_the_first,
+    ),
+    _network(
         "forward-order",
         "Sequential",
         "The gradient goes through the layers in the order of the forward; equal widths hide it.",
@@ -211,6 +243,24 @@ NETWORKS: tuple[Mutant, ...] = (
         "grad_x = grad_y another mask",
         (nn.Dropout, "_backward"),
         _new_mask,
+    ),
+    _network(
+        "dropout-not-scaled",
+        "Dropout",
+        "What is kept is not scaled, neither forward nor backward: the two are of one mind, and both wrong.",
+        "mask = kept / (1 - p)",
+        "mask = kept",
+        (dropout, "draw_mask"),
+        _unscaled_mask,
+    ),
+    _network(
+        "batches-not-counted",
+        "BatchNorm1d",
+        "The count of batches stays as it was, which shows only when momentum is None.",
+        "num_batches_tracked += 1",
+        "nothing",
+        (_BatchNorm, "_track"),
+        _no_count,
     ),
     _network(
         "eval-left-on",

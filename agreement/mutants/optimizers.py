@@ -138,6 +138,14 @@ def _decay_without_rate(w: Any, g: Any, m: Any, v: Any, v_max: Any = None, **opt
     _adam(w, g, m, v, v_max, **{**options, "weight_decay": 0.0})
 
 
+_adam_update = adam.Adam._update
+
+
+def _count_forgotten(self: Any, parameter: Any, grad: Any, settings: Any) -> None:
+    _adam_update(self, parameter, grad, settings)
+    self.state[parameter]["step"] = 0
+
+
 def _one_step_early(self: Any, group: Any) -> Any:
     due = (self.last_epoch + 1) % self.step_size == 0
     return group["lr"] * self.gamma if due else group["lr"]
@@ -304,6 +312,15 @@ OPTIMIZERS: tuple[Mutant, ...] = (
         "m^ = m / (1 - beta1^(t+1)), v^ = v / (1 - beta2^(t+1))",
         _ADAM,
         _powers_off_by_one,
+    ),
+    _optimizer(
+        "adam-count-forgotten",
+        Setup("Adam", _DEFAULTS),
+        "The count of steps is kept in a local variable: every step is corrected as if it were the first.",
+        "t = t + 1, kept",
+        "t = 1",
+        (adam.Adam, "_update"),
+        _count_forgotten,
     ),
     _optimizer(
         "adam-betas-swapped",

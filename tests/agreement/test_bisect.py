@@ -9,6 +9,7 @@ import torch
 import nn_reference as nn
 from agreement import Twins, first_difference, locked_training
 from agreement.bisect import find_flips, locked_step
+from agreement.mutants import OPERATIONS as MUTANTS
 from agreement.tracing import Pass, Point
 
 
@@ -191,6 +192,26 @@ def test_a_wrong_mask_is_no_flip(monkeypatch):
         found = find(dtype=dtype)
         assert found.flip is None
         assert found.point == ("backward", "relu1", "grad_input")
+
+
+def test_a_wrong_winner_is_no_flip():
+    """Which pixel wins is found without the layer under test, whose cache may hold anything."""
+    mutant = next(m for m in MUTANTS if m.name == "MaxPool2d: to all ties")
+    with mutant.planted():  # after ReLU windows of zeros alone are common
+        found = find(dtype=np.float32)
+    assert found.flip is None
+    assert found.point == ("backward", "pool1", "grad_input")
+
+
+def test_a_gradient_of_the_wrong_shape_is_named():
+    mutant = next(m for m in MUTANTS if m.name == "Linear: bias not summed")
+    with (
+        mutant.planted(),
+        pytest.raises(
+            ValueError, match=r"backward of fc1: the gradient of bias is \(8, 4\), expected \(4,\)"
+        ),
+    ):
+        locked_training(twins(), *data(), steps=1, batch_size=8)
 
 
 def test_inputs_that_differ_by_more_than_rounding_are_no_flip():

@@ -9,7 +9,7 @@ import pytest
 import nn_reference as nn
 from agreement.checks import CHECKERS, effect
 from agreement.measures import error_against
-from agreement.mutants import OPERATIONS, Kind, Mutant
+from agreement.mutants import ALL, NETWORKS, OPERATIONS, OPTIMIZERS, Kind, Mutant
 from agreement.running import run_reference
 from agreement.table import ROWS
 
@@ -93,6 +93,19 @@ def test_every_checker_claims_mutants_of_every_row_that_it_is_for():
                 assert any(checker.claims(row, mutant) for mutant in row.mutants), f"{checker} {row}"
         else:
             assert any(checker.claims(row, m) for row in ROWS.values() for m in row.mutants)
+
+
+def test_no_mutant_is_left_out_of_the_gates():
+    """Of the operations every one has a claim above, of the rest a place in `test_network_mutants`.
+
+    There each runs through locked training, bisector included, in both dtypes, and is found at its place.
+    """
+    claimed = {claim.values[0].name for claim in CLAIMS}
+    placed = {mutant.name for mutant in NETWORKS + OPTIMIZERS}
+    assert [mutant.name for mutant in ALL if mutant.name not in claimed | placed] == []
+    assert len({mutant.name for mutant in ALL}) == len(ALL) == len(claimed) + len(placed)
+    kinds = {kind for checker in CHECKERS for kind in checker.kinds} | {Kind.PRECISION}
+    assert kinds | {mutant.kind for mutant in NETWORKS + OPTIMIZERS} == set(Kind), "a kind nobody claims"
 
 
 def test_the_catalogue_is_well_kept():
