@@ -1,6 +1,7 @@
 """Running an example of the layer table: by ours, by PyTorch, and by differences that need no backward."""
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -144,7 +145,9 @@ def derivatives(example: Example, dtype: npt.DTypeLike, slope: Slope) -> Tensors
     """
     template, inputs = in_dtype(example, dtype)
     real = np.empty(0, dtype).real.dtype
-    upstream = example.upstream_of(real)
+    upstream = functools.cache(example.upstream_of(real))
+    # A forward moves running statistics and draws masks, so that each must start from a copy of the module.
+    moves = any(True for _ in template.buffers()) or any(hasattr(m, "generator") for m in template.modules())
     names = ["input", *(name for name, _ in template.named_parameters())]
     found = {}
     for name in names:
@@ -153,11 +156,14 @@ def derivatives(example: Example, dtype: npt.DTypeLike, slope: Slope) -> Tensors
         for index in np.ndindex(shape):
 
             def value(step: Any, name: str = name, index: tuple[int, ...] = index) -> Array:
-                module, x = copy.deepcopy(template), inputs[0].copy()
+                module, x = copy.deepcopy(template) if moves else template, inputs[0].copy()
                 moved = x if name == "input" else dict(module.named_parameters())[name].data
+                before = moved[index]
                 moved[index] += step
                 with nn.no_grad():
-                    return np.asarray(module(x, *inputs[1:]))
+                    y = np.array(module(x, *inputs[1:]))
+                moved[index] = before
+                return y
 
             grad[index] = slope(value, upstream)
         found[f"grad of {name}"] = grad
