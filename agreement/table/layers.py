@@ -209,8 +209,8 @@ def image_layer(
 
 # -- the rows -------------------------------------------------------------------------------------
 
-_HALF_SUM = "three or four roundings, and the last digit of exp; 1 - y cancels where the gradient is small"
-_NORMALISED = "x - mean cancels, and what is left is divided by a standard deviation that may be small"
+_SIGMOID = "three or four roundings, and the last digit of exp; 1 - y cancels where the gradient is small"
+_BATCH_NORM = "x - mean cancels, and what is left is divided by a standard deviation that may be small"
 
 LAYERS = (
     layer("Linear", PRODUCTS, _linear, arguments="in, out, bias; any leading axes", sums=True),
@@ -228,7 +228,7 @@ LAYERS = (
         smooth=False,
         kinks=Kinks("x = 0", "from below: negative_slope", (from_below,)),
     ),
-    layer("Sigmoid", Accuracy("tensor", 8, _HALF_SUM)),
+    layer("Sigmoid", Accuracy("tensor", 8, _SIGMOID)),
     layer("Tanh", Accuracy("tensor", 8, "a few roundings; 1 - y^2 cancels where the gradient is small")),
     layer(
         "ELU",
@@ -276,7 +276,7 @@ LAYERS = (
     ),
     layer(
         "BatchNorm1d",
-        Accuracy("tensor", 32, _NORMALISED),
+        Accuracy("tensor", 32, _BATCH_NORM),
         _batch_norm,
         arguments="eps, momentum, affine, track_running_stats; training and evaluation",
         shape=_batch_norm_1d_shape,
@@ -285,7 +285,7 @@ LAYERS = (
     ),
     layer(
         "BatchNorm2d",
-        Accuracy("tensor", 32, _NORMALISED),
+        Accuracy("tensor", 32, _BATCH_NORM),
         _batch_norm,
         arguments="eps, momentum, affine, track_running_stats; training and evaluation",
         shape=_batch_norm_2d_shape,

@@ -53,7 +53,8 @@ class Example:
 
     ``theirs()`` makes PyTorch's counterpart with the same state: a ``torch.nn.Module``, or a function of
     tensors. ``inputs`` are x, for a loss also the target. The gradient that comes from above is random, of a
-    stream of its own (``seed``), times ``scale``. ``float32``, where given, takes the place of the row's.
+    stream of its own (``seed``), times ``scale``, or (``absolute``) its absolute values. ``float32``, where
+    given, takes the place of the row's.
     Every second example has its arrays in Fortran's order, which must make no difference.
     """
 
@@ -63,7 +64,6 @@ class Example:
     seed: int = 0
     scale: float = 1.0
     float32: Accuracy | None = None
-
     absolute: bool = False
 
     @property

@@ -1,7 +1,9 @@
 """Locked training: right engines stay together and raise no alarm; wrong ones are not excused."""
 
+import re
 from collections import OrderedDict
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ import nn_reference as nn
 from agreement import Twins, exact, locked_training
 from agreement.allowances import one_ulp_away, sum_limit, update_magnitudes
 from agreement.measures import unit_roundoff
+from agreement.mutants import NETWORKS
+from agreement.mutants import OPTIMIZERS as MISTAKEN_OPTIMIZERS
 from agreement.training import batches
 
 
@@ -347,3 +351,11 @@ def test_exact_training_sees_a_mistake_of_one_unit_of_rounding(monkeypatch):
 def test_exact_training_refuses_what_it_cannot_repeat(loss, optimizer, more, message):
     with pytest.raises(NotImplementedError, match=message):
         locked_training(Twins(mlp, loss, optimizer, **more), *digits_like(), exact=True)
+
+
+def test_the_sample_of_the_docs_page_runs_and_counts_right():
+    page = (Path(__file__).parents[2] / "docs" / "locked-training.md").read_text(encoding="utf-8")
+    (sample,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    exec(sample, {})
+    assert f"hold {len(NETWORKS)} mistakes" in page
+    assert f"and {len(MISTAKEN_OPTIMIZERS)} in\nupdates" in page
