@@ -144,6 +144,7 @@ def locked_step(
         judged = [(point, _allow(row, UNITS * noise[point])) for point, row in rows]
         rows = [old if flip else new for old, new, flip in zip(rows, judged, excused, strict=True)]
     widened = sum(a.agrees < b.agrees for (_, a), (_, b) in zip(strict, rows, strict=True))
+    rows += _moved_too_soon(reference.parameters(), before.network)
 
     reference.take_gradients(autograd.gradients())
     if autograd.max_norm is not None:
@@ -228,6 +229,17 @@ def winners(layer: nn.MaxPool2d, x: Array) -> Array:
     windows = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
     _, pixels = torch.nn.functional.max_pool2d(torch.tensor(x), *windows, return_indices=True)
     return pixels.numpy()
+
+
+def _moved_too_soon(parameters: Mapping[str, Array], before: Mapping[str, Array]) -> list[Row]:
+    """Return a row for each parameter that forward or backward moved: only the update may."""
+    rows = []
+    for name, value in parameters.items():
+        if not np.array_equal(value, before[name]):
+            layer, _, tensor = name.rpartition(".")
+            point = Point("backward", layer or "network", f"{tensor} itself")
+            rows.append((point, _row(point, value, before[name], FLOAT64_LIMIT)))
+    return rows
 
 
 def _compare_clipped(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> list[Row]:

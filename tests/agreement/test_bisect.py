@@ -203,6 +203,14 @@ def test_a_wrong_winner_is_no_flip():
     assert found.point == ("backward", "pool1", "grad_input")
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_parameter_moved_before_the_update_is_named(dtype):
+    mutant = next(m for m in MUTANTS if m.name == "Linear: bias moved by backward")
+    with mutant.planted():
+        found = find(dtype=dtype)
+    assert (found.step, found.point) == (1, ("backward", "fc1", "bias itself"))
+
+
 def test_a_gradient_of_the_wrong_shape_is_named():
     mutant = next(m for m in MUTANTS if m.name == "Linear: bias not summed")
     with (
@@ -230,7 +238,8 @@ def test_inputs_that_differ_by_more_than_rounding_are_no_flip():
 
 def test_every_number_of_a_step_is_compared_in_the_order_of_the_computation():
     inputs, targets = data(8)
-    step = locked_step(twins().reference(np.float64), twins().autograd(np.float64), 1, inputs, targets)
+    pair = twins()
+    step = locked_step(pair.reference(np.float64), pair.autograd(np.float64), 1, inputs, targets)
     layers = ["conv1", "relu1", "pool1", "flatten", "fc1", "loss"]
     expected = [("forward", name, "output") for name in layers]
     for name in reversed(layers):
