@@ -1,6 +1,5 @@
 """A run read back from its folder: the recipe that was trained, the weights, and the data set."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 import nn_reference
 from chainrule import datasets
 from chainrule.datasets import Dataset
-from chainrule.errors import ChainruleError, nearest
+from chainrule.errors import ChainruleError
+from chainrule.evidence import locate, read_config
 from chainrule.manifest import sources
 from chainrule.recipe import Recipe, restore
 
@@ -37,27 +37,9 @@ def open_run(path: Path) -> SavedRun:
 
     Raises ChainruleError where there is none, and if its config.json is damaged.
     """
-    path = path.expanduser()
-    if not path.exists() and (Path("runs") / path).is_dir():
-        path = Path("runs") / path
-    if path.is_file():
-        raise ChainruleError(f"{path} is a file: expected the folder of a run")
-    if not path.is_dir():
-        beside = path.parent.glob("*/config.json") if path.parent.is_dir() else ()
-        hint = nearest(str(path), [str(file.parent) for file in beside])
-        raise ChainruleError(f"{path}: there is no such run.{hint or ' `chainrule train` makes one.'}")
-    file = path / "config.json"
-    try:
-        config = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ChainruleError(f"{path} holds no run: config.json is missing") from None
-    except OSError as error:
-        raise ChainruleError(f"{file}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ChainruleError(f"{file}: not valid JSON: {error}") from None
-    if not isinstance(config, dict) or not {"recipe", "dataset", "dataset_sha256"} <= config.keys():
-        raise ChainruleError(f"{file}: not the config.json of a run: it names no recipe and data set")
-    return SavedRun(path, restore(config["recipe"], str(file)), config)
+    path = locate(path)
+    config = read_config(path)
+    return SavedRun(path, restore(config["recipe"], str(path / "config.json")), config)
 
 
 def load_weights(run: SavedRun, which: str = "last") -> dict[str, np.ndarray]:

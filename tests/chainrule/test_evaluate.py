@@ -147,6 +147,7 @@ def test_every_recipe_survives_its_config_json(name, changes):
         ("layers", [], "layers must be a list"),
         ("layers", 5, "not the recipe of a run"),
         ("loss", None, "not the recipe of a run"),
+        ("seed", None, "training.seed must be a whole number from 0 up, found None"),
         ("layers", [{"type": "Lstm", "name": "a", "arguments": {}}], "unknown layer type 'Lstm'"),
         ("loss", {"type": "CrossEntropyLoss", "name": "", "arguments": {"label_smoothing": 7}}, "smoothing"),
     ],
@@ -172,13 +173,13 @@ def test_a_recipe_without_a_key_is_one_line():
 
 def test_what_is_no_run(copy, capsys, tmp_path):
     assert f"run2: there is no such run. Did you mean '{copy}'?" in error(capsys, f"{copy}2")
-    assert "there is no such run. `chainrule train` makes one" in error(capsys, tmp_path / "no" / "where")
+    assert "there is no such run. chainrule runs lists them" in error(capsys, tmp_path / "no" / "where")
     assert "summary.json is a file: expected the folder of a run" in error(capsys, copy / "summary.json")
     for text, message in (
         ("{", "config.json: not valid JSON: Expecting"),
         ("[" * 100_000, "config.json: not valid JSON"),
-        ('{"model_type": "bert"}', "not the config.json of a run"),
-        ("[1]", "not the config.json of a run"),
+        ('{"model_type": "bert"}', "config.json: not what a run writes: 'recipe' is missing"),
+        ("[1]", "config.json: expected a JSON object, found list"),
     ):
         (copy / "config.json").write_text(text)
         assert message in error(capsys, copy)

@@ -153,7 +153,7 @@ def test_errors_are_one_line(folder, tmp_path, capsys):
         ("config.json", "{", "config.json: not valid JSON"),
         ("config.json", "[]", "config.json: expected a JSON object, found list"),
         ("config.json", "{}", "'recipe' is missing"),
-        ("config.json", '{"recipe": 3}', "not those of a run"),
+        ("config.json", '{"recipe": 3}', "config.json: not what a run writes: recipe is 3"),
         ("summary.json", "[" * 100_000, "summary.json: not valid JSON"),
         ("summary.json", "{}", "'engines' is missing"),
         ("summary.json", '{"engines": {"numpy": {}, "torch": {}}}', "'epochs' is missing"),
@@ -176,7 +176,7 @@ def test_a_summary_that_lies_is_one_line(folder, capsys):
     edit(folder, "summary.json", lambda summary: summary["engines"]["numpy"].update(per_class=[1, 2]))
     assert "not the summary of a run" in fails(capsys, folder)
     edit(folder, "summary.json", lambda summary: summary["engines"]["numpy"].update(best=3))
-    assert "not those of a run" in fails(capsys, folder)
+    assert "summary.json: not what a run writes" in fails(capsys, folder)
 
 
 def test_the_figures_of_a_stopped_run_are_those_of_its_last_epoch(folder):
