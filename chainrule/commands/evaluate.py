@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chainrule.commands.train import Device, EngineChoice, _check_least, _engine_names
+from chainrule.commands.options import Device, EngineChoice, Weights, check_least, engine_names
 
 if TYPE_CHECKING:
     from chainrule.datasets import Dataset
     from chainrule.evaluating import Evaluation
     from chainrule.saved import SavedRun
-
-
-class Weights(StrEnum):
-    """Values of ``--weights``."""
-
-    last = "last"
-    best = "best"
 
 
 class Split(StrEnum):
@@ -55,8 +48,8 @@ def evaluate(
 
     Example: chainrule evaluate runs/simplenet-mnist --engine both
     """
-    _check_least(("--threads", threads, 1))
-    names = _engine_names(engine, device)
+    check_least(("--threads", threads, 1))
+    names = engine_names(engine, device)
 
     from chainrule import engines, evaluating, saved
 

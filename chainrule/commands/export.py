@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from chainrule.commands.evaluate import Weights
+from chainrule.commands.options import Weights
 from chainrule.errors import ChainruleError, WrongUsage
 
 

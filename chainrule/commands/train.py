@@ -1,33 +1,18 @@
 """``chainrule train``: a recipe, a data set, one engine or both, and the files of the run."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chainrule.errors import ChainruleError, Stopped, WrongUsage
+from chainrule.commands.options import Device, EngineChoice, check_least, engine_names
+from chainrule.errors import ChainruleError, Stopped
 
 if TYPE_CHECKING:
     from chainrule.datasets import Dataset
     from chainrule.recipe import Recipe
     from chainrule.training import Course
-
-
-class EngineChoice(StrEnum):
-    """Values of ``--engine``."""
-
-    numpy = "numpy"
-    torch = "torch"
-    both = "both"
-
-
-class Device(StrEnum):
-    """Values of ``--device``."""
-
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 def train(
@@ -87,10 +72,10 @@ def train(
 
     Example: chainrule train ann --engine both --epochs 3 --out runs/first
     """
-    _check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
-    _check_least(("--threads", threads, 1), ("--validation", validation, 0))
-    _check_least(("--early-stopping", early_stopping, 1))
-    names = _engine_names(engine, device)
+    check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
+    check_least(("--threads", threads, 1), ("--validation", validation, 0))
+    check_least(("--early-stopping", early_stopping, 1))
+    names = engine_names(engine, device)
 
     from chainrule import datasets, engines, records, training
     from chainrule import recipe as recipes
@@ -149,30 +134,6 @@ def train(
     screen.mistakes(summary["most_confused"], folder)
     if comparison is not None and not all(row.agrees for row in comparison):
         raise ChainruleError("the two engines disagree: see the table above")
-
-
-def _check_least(*options: tuple[str, int | None, int]) -> None:
-    for name, value, least in options:
-        if value is not None and not least <= value < 2**63:
-            raise WrongUsage(f"{name} must be at least {least}, found {value}")
-
-
-def _engine_names(engine: EngineChoice | None, device: Device) -> list[str]:
-    from chainrule.engines import torch_is_installed
-
-    if engine is EngineChoice.numpy and device is Device.cuda:
-        raise WrongUsage(
-            "--device cuda is for PyTorch: the NumPy engine computes on the CPU; use --engine torch or both"
-        )
-    if not torch_is_installed() and (device is Device.cuda or engine not in (None, EngineChoice.numpy)):
-        asked = "--device cuda" if engine is None else f"--engine {engine}"
-        raise ChainruleError(
-            f"{asked} needs PyTorch, which is not installed: "
-            "pip install 'chainrule[torch]', or use --engine numpy"
-        )
-    if engine is None:
-        engine = EngineChoice.both if torch_is_installed() else EngineChoice.numpy
-    return ["numpy", "torch"] if engine is EngineChoice.both else [str(engine)]
 
 
 def _check_fit(plan: "Recipe", data: "Dataset") -> None:
