@@ -219,17 +219,6 @@ def stops_early(trained: Trained, recipe: Recipe) -> bool:
     return trained.epochs - trained.best.epoch >= recipe.early_stopping
 
 
-def per_class_accuracy(
-    outputs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
-) -> dict[str, float | None]:
-    """Return, for each class, the share of its examples that were read correctly (None where it has none)."""
-    right = outputs.argmax(1) == labels
-    return {
-        name: float(right[labels == index].mean()) if np.any(labels == index) else None
-        for index, name in enumerate(class_names)
-    }
-
-
 def confusion_matrix(outputs: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Return counts (classes, classes): row = the true class, column = what the network said."""
     return np.bincount(labels.astype(np.int64) * classes + outputs.argmax(1), minlength=classes**2).reshape(
