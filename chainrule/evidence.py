@@ -34,8 +34,7 @@ class Evidence:
     @property
     def engines(self) -> list[str]:
         """The names of its engines, the one whose model is the run's first."""
-        engine = self.config["engine"]
-        return ["numpy", "torch"] if engine == "both" else [engine]
+        return engines_of(self.config)
 
     @property
     def layers(self) -> list[str]:
@@ -59,6 +58,12 @@ class Evidence:
                 for quantity in ("loss", "accuracy")
             },
         }
+
+
+def engines_of(config: dict[str, Any]) -> list[str]:
+    """Return the names of a run's engines, the one whose model is the run's first."""
+    engine = config.get("engine")
+    return ["numpy", "torch"] if engine == "both" else [str(engine)]
 
 
 def locate(path: Path) -> Path:

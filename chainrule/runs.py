@@ -20,7 +20,7 @@ METRICS_COLUMNS = (
 )
 # What a run writes, and may replace.
 _FILES = (
-    *("model.pth", "best.pth", "model.onnx", "best.onnx"),  # what was exported has the old run's weights
+    *("model*.pth", "best*.pth", "model*.onnx", "best*.onnx"),  # what was exported has the old run's weights
     *("config.json", "metrics.csv", "summary.json", "model*.safetensors", "best*.safetensors"),
     *("curves.png", "samples.png", "confusion.png", "mistakes.png", "classes.png", "weights.png"),
     *("features.png", "history.png", "report.html", "tensorboard/*/events.*"),

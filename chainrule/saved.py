@@ -10,7 +10,7 @@ import nn_reference
 from chainrule import datasets
 from chainrule.datasets import Dataset
 from chainrule.errors import ChainruleError
-from chainrule.evidence import locate, read_config
+from chainrule.evidence import engines_of, locate, read_config
 from chainrule.manifest import sources
 from chainrule.recipe import Recipe, restore
 
@@ -42,7 +42,22 @@ def open_run(path: Path) -> SavedRun:
     return SavedRun(path, restore(config["recipe"], str(path / "config.json")), config)
 
 
-def load_weights(run: SavedRun, which: str = "last") -> dict[str, np.ndarray]:
+def weights_file(run: SavedRun, which: str = "last", trained_by: str | None = None) -> str:
+    """Return the name of the file with the weights that an engine reached (None: the run's first engine).
+
+    Raises ChainruleError for an engine that the run was not trained with.
+    """
+    engines = engines_of(run.config)
+    if trained_by is None or trained_by == engines[0]:
+        return WEIGHTS[which]
+    if trained_by not in engines:
+        raise ChainruleError(
+            f"{run.path} was trained with {engines[0]} alone: it has no weights of {trained_by}"
+        )
+    return f"{Path(WEIGHTS[which]).stem}-{trained_by}.safetensors"
+
+
+def load_weights(run: SavedRun, which: str = "last", trained_by: str | None = None) -> dict[str, np.ndarray]:
     """Return the state dict ("last" or "best" epoch) for either engine, float32 but for counters (int64).
 
     Raises ChainruleError, with the file and the first thing that is wrong, unless every array of the network
@@ -51,7 +66,7 @@ def load_weights(run: SavedRun, which: str = "last") -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    path = run.path / WEIGHTS[which]
+    path = run.path / weights_file(run, which, trained_by)
     try:
         state = load(path.read_bytes())
     except FileNotFoundError:

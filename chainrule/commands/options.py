@@ -13,6 +13,13 @@ class EngineChoice(StrEnum):
     both = "both"
 
 
+class OneEngine(StrEnum):
+    """Values of an option that takes one engine."""
+
+    numpy = "numpy"
+    torch = "torch"
+
+
 class Device(StrEnum):
     """Values of ``--device``."""
 

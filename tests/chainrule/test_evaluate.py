@@ -337,3 +337,24 @@ def test_fashion_mnist_with_the_same_commands(shared, tmp_path, capsys):
     assert re.search(r"^Ankle boot +\d\d\.\d\d%$", capsys.readouterr().out, flags=re.MULTILINE)
     assert run(["export", str(path)]) == 0
     assert saved.open_run(path).class_names[9] == "Ankle boot"
+
+
+def test_the_weights_of_the_second_engine(copy, capsys):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "engine": "both"}))
+    second = load_file(copy / "model.safetensors")
+    second["fc4.bias"] = np.where(np.arange(10) == 7, 1000, 0).astype(np.float32)  # it says 7 of everything
+    save_file(second, copy / "model-torch.safetensors")
+    first = report(capsys, copy, "--weights-of", "numpy", "--engine", "numpy")
+    assert first["weights"] == "model.safetensors"
+    assert first["engines"]["numpy"]["per_class_accuracy"]["0"] > 0
+    found = report(capsys, copy, "--weights-of", "torch", "--engine", "numpy")
+    assert found["weights"] == "model-torch.safetensors"
+    assert found["engines"]["numpy"]["per_class_accuracy"] == {**dict.fromkeys("012345689", 0.0), "7": 1.0}
+    pytest.importorskip("onnx", reason="needs onnx: runs where chainrule[onnx] is installed")
+    assert run(["export", str(copy), "--weights-of", "torch", "--format", "onnx"]) == 0
+    assert (copy / "model-torch.onnx").is_file()
+    (copy / "config.json").write_text(json.dumps({**config, "engine": "torch"}))
+    assert "was trained with torch alone: it has no weights of numpy" in error(
+        capsys, copy, "--weights-of", "numpy"
+    )
