@@ -70,4 +70,6 @@ def export(
     if form is Format.pth:
         print(f"network.load_state_dict(torch.load({str(path)!r}, weights_only=True)) takes it")
     else:
-        print("image: float32 (batch, 1, 28, 28), pixels / 255 -> scores: float32 (batch, 10)")
+        image, (classes,) = opened.recipe.input_shape[-2:], opened.recipe.shapes[-1]
+        shape = f"(batch, 1, {image[0]}, {image[1]})"
+        print(f"image: float32 {shape}, pixels / 255 -> scores: float32 (batch, {classes})")
