@@ -40,6 +40,12 @@ class Engine(Protocol):
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Take parameters and buffers under PyTorch's keys."""
 
+    def training_state(self) -> dict[str, Any]:
+        """Return all that the next step depends on, besides the data: arrays and plain values, nested."""
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Go on from where ``training_state`` was called; the keys may have become text."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -107,6 +113,28 @@ class NumpyEngine:
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Take parameters and buffers from arrays under PyTorch's keys."""
         self.network.load_state_dict(state)
+
+    def training_state(self) -> dict[str, Any]:
+        """Return parameters, buffers, the optimizer's state, and where the masks of Dropout come from."""
+        return {
+            "model": self.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": {name: generator.bit_generator.state for name, generator in self._generators()},
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Go on from where ``training_state`` was called; the keys may have become text."""
+        self.load_state_dict(state["model"])
+        numbered = {int(number): entry for number, entry in state["optimizer"]["state"].items()}
+        self.optimizer.load_state_dict({**state["optimizer"], "state": numbered})
+        for name, generator in self._generators():
+            generator.bit_generator.state = state["random"][name]
+
+    def _generators(self) -> Iterator[tuple[str, np.random.Generator]]:
+        """Give what each layer draws from while training; several may share one."""
+        for name, module in self.network.named_modules():
+            if isinstance(module, nn_reference.Dropout):
+                yield name, module.generator
 
 
 @contextmanager

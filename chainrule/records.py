@@ -21,7 +21,6 @@ COMPARED_IMAGES = 64
 
 def config(recipe: Recipe, engines: list[str], data: Dataset, device: str, threads: int) -> dict[str, Any]:
     """Return what is needed to repeat the run; the recipe is the one that was trained, with all options."""
-    packages = ["chainrule", "numpy", *(["torch"] if "torch" in engines else [])]
     return {
         "command": ["chainrule", *sys.argv[1:]],
         "recipe": asdict(recipe),
@@ -31,9 +30,15 @@ def config(recipe: Recipe, engines: list[str], data: Dataset, device: str, threa
         "dataset": data.name,
         "dataset_folder": str(data.folder),
         "dataset_sha256": data.sha256,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": versions(engines),
         "platform": platform.platform(),
     }
+
+
+def versions(engines: list[str]) -> dict[str, str]:
+    """Return the versions of what computes."""
+    packages = ["chainrule", "numpy", *(["torch"] if "torch" in engines else [])]
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def compare(recipe: Recipe, data: Dataset, state: dict[str, np.ndarray]) -> list[TensorAgreement]:

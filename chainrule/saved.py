@@ -112,7 +112,7 @@ def load_data(run: SavedRun, name: str | None = None, root: Path | None = None) 
     Raises ChainruleError when it is not here, damaged, not the run's, or does not fit the network.
     """
     data = _recorded(run, root) if name is None else datasets.load(name, root)
-    same = _contents(data.sha256) == _contents(run.config["dataset_sha256"])
+    same = is_data_of(run, data)
     if name is None and not same:
         raise ChainruleError(
             f"{data.folder}: not the files that {run.path} was trained on, by their SHA-256; "
@@ -138,6 +138,11 @@ def _recorded(run: SavedRun, root: Path | None) -> Dataset:
     raise ChainruleError(
         f"{run.path} was trained on '{name}' in {folder}, which is not here: give --dataset FOLDER"
     )
+
+
+def is_data_of(run: SavedRun, data: Dataset) -> bool:
+    """Tell whether this is what the run was trained on, by the SHA-256s."""
+    return _contents(data.sha256) == _contents(run.config["dataset_sha256"])
 
 
 def _contents(sha256: Any) -> set[str]:

@@ -25,12 +25,12 @@ def check_installed() -> None:
 class Log:
     """Event files below ``folder``, one folder for each engine, so that TensorBoard draws them as two runs.
 
-    Nothing is made before the first row is added.
+    Nothing is made before the first row is added, and nothing at all if ``folder`` is None.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path | None):
         self.folder = folder
-        self._writers: dict[str, Any] = {}
+        self._writers: dict[Path, Any] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -41,24 +41,30 @@ class Log:
         for writer in self._writers.values():
             writer.close()
 
+    def begin(self, rows: list[dict[str, Any]]) -> None:
+        """Log the rows that a resumed run has already, in place of what it had logged when it was killed."""
+        if self.folder is not None and rows:
+            for old in self.folder.glob("*/events.*"):
+                old.unlink()
+            self.add(rows)
+
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Add rows of ``metrics.csv``, as "loss/train", "accuracy/test" ... at the step of their epoch."""
-        for row in rows:
-            writer = self._writer(row["engine"])
+        for row in rows if self.folder is not None else ():
+            writer = self._writer(self.folder / row["engine"])
             for quantity in _QUANTITIES:
                 if row.get(quantity) is not None:
                     writer.add_scalar(f"{quantity}/{row['split']}", row[quantity], row["epoch"])
         for writer in self._writers.values():
             writer.flush()
 
-    def _writer(self, engine: str) -> Any:
-        if engine not in self._writers:
+    def _writer(self, folder: Path) -> Any:
+        if folder not in self._writers:
             from tensorboard.summary import Writer
 
-            folder = self.folder / engine
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._writers[engine] = Writer(str(folder))
+                self._writers[folder] = Writer(str(folder))
             except OSError as error:
                 raise ChainruleError(f"cannot write {folder}: {error.strerror}") from None
-        return self._writers[engine]
+        return self._writers[folder]

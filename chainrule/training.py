@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,25 @@ class Trained:
 
 
 @dataclass
+class Running:
+    """Where an epoch stands: the batches learnt from so far, and what has been summed up over them.
+
+    Loss, correct answers and the gradient's norm may be scalars on the engine's device.
+    """
+
+    batches: int = 0
+    images: int = 0
+    loss: Any = 0.0  # each batch's mean times its size
+    correct: Any = 0
+    norm: Any = 0.0
+    seconds: float = 0.0
+
+    def means(self) -> tuple[float, float]:
+        """Return the mean loss and the accuracy over the images so far."""
+        return float(self.loss) / self.images, float(self.correct) / self.images
+
+
+@dataclass
 class Course:
     """One engine's way through a training: the engine, its data, its schedule, and what it has reached.
 
@@ -64,27 +84,33 @@ class Course:
     test: tuple[Any, np.ndarray]
     scheduler: Any  # of nn_reference.optim.lr_scheduler or torch.optim.lr_scheduler, or None
     trained: Trained
+    running: Running = field(default_factory=Running)  # of the epoch after ``trained.epochs``
+
+
+def _nothing() -> None:
+    pass
 
 
 def train(
-    engines: list[Engine],
+    courses: list[Course],
     recipe: Recipe,
-    dataset: Dataset,
     *,
     report: Callable[[Progress], None],
     after_epoch: Callable[[Course, list[dict[str, Any]], bool], None],
+    between_batches: Callable[[], None] = _nothing,
 ) -> list[Trained]:
     """Train every engine on the same batches in the same order, epoch by epoch in turn.
 
-    ``after_epoch`` gets the course of the engine that has finished an epoch, the epoch's metrics (a row for
-    each split), and whether this was the best epoch so far by validation. Returns what each engine reached.
-    The test images decide nothing here; the validation images, where the recipe wants some, do.
+    Each course goes on from where it stands, which `begin` puts at the start and `chainrule.checkpoints`
+    anywhere. ``after_epoch`` gets the course that has finished an epoch, the epoch's metrics (a row for each
+    split), and whether this was the best epoch so far by validation. ``between_batches`` is called before
+    each batch, when the courses are all that the rest of the training depends on. Returns what each engine
+    reached. The test images decide nothing here; the validation images, where the recipe wants some, do.
     """
-    courses = [begin(engine, recipe, dataset) for engine in engines]
     for epoch in range(1, recipe.epochs + 1):
         for course in courses:
-            if not stops_early(course.trained, recipe):
-                rows = one_epoch(course, recipe, epoch, report)
+            if course.trained.epochs < epoch and not stops_early(course.trained, recipe):
+                rows = one_epoch(course, recipe, epoch, report, between_batches)
                 after_epoch(
                     course, rows, course.trained.best is not None and course.trained.best.epoch == epoch
                 )
@@ -132,11 +158,16 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.n
 
 
 def one_epoch(
-    course: Course, recipe: Recipe, epoch: int, report: Callable[[Progress], None]
+    course: Course,
+    recipe: Recipe,
+    epoch: int,
+    report: Callable[[Progress], None],
+    between_batches: Callable[[], None] = _nothing,
 ) -> list[dict[str, Any]]:
     """Train for an epoch, evaluate, and move the schedule on; returns the metrics, a row for each split."""
     engine, trained = course.engine, course.trained
-    learnt = train_epoch(course, recipe, epoch, report)
+    learnt = train_epoch(course, recipe, epoch, report, between_batches)
+    course.running = Running()
     trained.epochs = epoch
     trained.seconds += learnt["seconds"]
     trained.train_loss, trained.train_accuracy = learnt["loss"], learnt["accuracy"]
@@ -158,40 +189,40 @@ def one_epoch(
 
 
 def train_epoch(
-    course: Course, recipe: Recipe, epoch: int, report: Callable[[Progress], None]
+    course: Course,
+    recipe: Recipe,
+    epoch: int,
+    report: Callable[[Progress], None],
+    between_batches: Callable[[], None] = _nothing,
 ) -> dict[str, float]:
-    """Send every training example through ``engine.train_step`` once.
+    """Send every training example through ``engine.train_step`` once, but those that it has seen already.
 
     Returns the mean loss and accuracy over the epoch, each batch weighted by its size and measured before it
     was learnt from; the learning rate of the last step; the mean over the steps of the gradient's norm; and
     the seconds it took. Raises ChainruleError if the loss is no longer a number.
     """
-    engine, (data, labels) = course.engine, course.learn
-    count, total_batches = len(labels), -(-len(labels) // recipe.batch_size)
+    engine, running, (data, labels) = course.engine, course.running, course.learn
+    total_batches = -(-len(labels) // recipe.batch_size)
     rate = float("nan")
-    total_loss: Any = 0.0
-    total_correct: Any = 0
-    total_norm: Any = 0.0
-    seen = 0
-
-    def means() -> tuple[float, float]:
-        return float(total_loss) / seen, float(total_correct) / seen
-
-    started = time.perf_counter()
-    for number, batch in enumerate(batches(count, recipe.batch_size, recipe.seed, epoch), start=1):
+    started = time.perf_counter() - running.seconds
+    order = batches(len(labels), recipe.batch_size, recipe.seed, epoch)
+    for batch in islice(order, running.batches, None):
+        between_batches()
         rate = engine.optimizer.param_groups[0]["lr"]
         # A loss that grows beyond all numbers is reported below, in words.
         with np.errstate(over="ignore", invalid="ignore"):
             loss, correct, norm = engine.train_step(data, batch)
         if course.scheduler is not None and recipe.interval == "step":
             course.scheduler.step()
-        total_loss = total_loss + loss * len(batch)
-        total_correct = total_correct + correct
-        total_norm = total_norm + norm
-        seen += len(batch)
-        speed = seen / (time.perf_counter() - started)
-        report(Progress(epoch, engine.name, number, total_batches, speed, means))
-    mean_loss, accuracy = means()
+        running.batches += 1
+        running.images += len(batch)
+        running.loss = running.loss + loss * len(batch)
+        running.correct = running.correct + correct
+        running.norm = running.norm + norm
+        running.seconds = time.perf_counter() - started
+        speed = running.images / running.seconds
+        report(Progress(epoch, engine.name, running.batches, total_batches, speed, running.means))
+    mean_loss, accuracy = running.means()
     if not np.isfinite(mean_loss):
         raise ChainruleError(
             f"the loss of the {engine.name} engine became {mean_loss} in epoch {epoch}: "
@@ -201,7 +232,7 @@ def train_epoch(
         "loss": mean_loss,
         "accuracy": accuracy,
         "learning_rate": rate,
-        "gradient_norm": float(total_norm) / total_batches,
+        "gradient_norm": float(running.norm) / total_batches,
         "seconds": round(time.perf_counter() - started, 3),
     }
 

@@ -77,3 +77,30 @@ class TorchEngine:
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Take parameters and buffers from arrays under PyTorch's keys."""
         self.network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
+
+    def training_state(self) -> dict[str, Any]:
+        """Return parameters, buffers, the optimizer's state, and where the masks of Dropout come from."""
+        optimizer = self.optimizer.state_dict()
+        entries = {
+            number: {key: v.cpu().numpy().copy() if isinstance(v, Tensor) else v for key, v in entry.items()}
+            for number, entry in optimizer["state"].items()
+        }
+        random = {"cpu": torch.get_rng_state().numpy()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device).numpy()
+        return {"model": self.state_dict(), "optimizer": {**optimizer, "state": entries}, "random": random}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Go on from where ``training_state`` was called; the keys may have become text."""
+        self.load_state_dict(state["model"])
+        entries = {
+            int(number): {
+                key: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v
+                for key, v in entry.items()
+            }
+            for number, entry in state["optimizer"]["state"].items()
+        }
+        self.optimizer.load_state_dict({**state["optimizer"], "state": entries})
+        torch.set_rng_state(torch.from_numpy(state["random"]["cpu"].copy()))
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(torch.from_numpy(state["random"]["cuda"].copy()), self.device)

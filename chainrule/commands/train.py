@@ -1,21 +1,31 @@
 """``chainrule train``: a recipe, a data set, one engine or both, and the files of the run."""
 
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from chainrule.commands.options import Device, EngineChoice, check_least, engine_names
-from chainrule.errors import ChainruleError, Stopped
+from chainrule.errors import ChainruleError, Stopped, WrongUsage
 
 if TYPE_CHECKING:
     from chainrule.datasets import Dataset
     from chainrule.recipe import Recipe
+    from chainrule.runs import RunFolder
+    from chainrule.saved import SavedRun
+    from chainrule.screen import Screen
     from chainrule.training import Course
 
 
+# What may be given together with --resume: the rest is what the run began with.
+_WITH_RESUME = {"resume", "root", "checkpoint_every", "tensorboard", "as_json"}
+
+
 def train(
+    context: typer.Context,
     recipe: Annotated[
         str, typer.Argument(help="A recipe's name, or a recipe file of your own.")
     ] = "simplenet",
@@ -63,6 +73,16 @@ def train(
         bool, typer.Option("--tensorboard", help="Log for TensorBoard too: tensorboard --logdir runs.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Continue the run in this folder, to the same bits.", show_default="a new run"
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Save what --resume needs this often within an epoch."),
+    ] = 30.0,
     root: Annotated[
         Path | None, typer.Option(help="Folder of the data sets.", show_default="$CHAINRULE_DATA or data")
     ] = None,
@@ -75,65 +95,191 @@ def train(
     check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
     check_least(("--threads", threads, 1), ("--validation", validation, 0))
     check_least(("--early-stopping", early_stopping, 1))
-    names = engine_names(engine, device)
+    if not checkpoint_every >= 0:
+        raise WrongUsage(f"--checkpoint-every must be at least 0 seconds, found {checkpoint_every:g}")
+    root = root and root.expanduser()
 
-    from chainrule import datasets, engines, records, training
-    from chainrule import recipe as recipes
     from chainrule.runs import RunFolder
+    from chainrule.saved import open_run
     from chainrule.screen import Screen
-    from chainrule.tensorboard import Log, check_installed
+    from chainrule.tensorboard import check_installed
 
     if tensorboard:
         check_installed()
-    options = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    options |= {"validation": validation, "early_stopping": early_stopping}
-    given = {f"training.{key}": value for key, value in options.items() if value is not None}
-    plan = recipes.load(recipe, recipes.changes(settings or []) | given)
-    data = datasets.load(dataset, root and root.expanduser())
-    _check_fit(plan, data)
     screen = Screen(quiet=as_json)
-    path = out.expanduser() if out else Path("runs") / f"{plan.name}-{data.name}"
-    metrics: list[dict[str, Any]] = []
-    with RunFolder(path, overwrite=overwrite, numbered=out is None) as folder:
-        screen.data(data)
-        for name in names:
-            steps = training.steps_per_epoch(len(data.train_labels), plan)
-            engines.rehearse(plan, name, device, steps)
-        built = [engines.build(plan, name, seed=plan.seed, device=device) for name in names]
-        screen.plan(plan, names, device)
-        folder.write_json("config.json", records.config(plan, names, data, device, threads))
+    if resume is not None:
+        _refuse_beside_resume(context)
+        saved = open_run(resume)
+        folder = RunFolder(saved.path, resume=True)
+        job = _job_of(saved, root)
+    else:
+        options = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+        options |= {"validation": validation, "early_stopping": early_stopping}
+        given = {f"training.{key}": value for key, value in options.items() if value is not None}
+        job = _new_job(recipe, settings or [], given, engine, dataset, root, device, threads)
+        path = out.expanduser() if out else Path("runs") / f"{job.plan.name}-{job.data.name}"
+        folder = RunFolder(path, overwrite=overwrite, numbered=out is None)
+    with folder:
+        try:
+            agree = _run(job, folder, screen, checkpoint_every, tensorboard, resume=resume is not None)
+        except KeyboardInterrupt:
+            kept = folder.how_to_resume if folder.worth_keeping else "nothing was written"
+            raise Stopped(f"stopped: {kept}") from None
+    if not agree:
+        raise ChainruleError("the two engines disagree: see the table above")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be trained with what; ``config`` is the run's config.json."""
+
+    plan: "Recipe"
+    data: "Dataset"
+    engines: list[str]
+    device: str
+    threads: int
+    config: dict[str, Any]
+
+
+def _new_job(
+    recipe: str,
+    settings: list[str],
+    given: dict[str, Any],
+    engine: EngineChoice | None,
+    dataset: str,
+    root: Path | None,
+    device: Device,
+    threads: int,
+) -> _Job:
+    names = engine_names(engine, device)
+
+    from chainrule import datasets, records
+    from chainrule import recipe as recipes
+
+    plan = recipes.load(recipe, recipes.changes(settings) | given)
+    data = datasets.load(dataset, root)
+    _check_fit(plan, data)
+    config = records.config(plan, names, data, device, threads)
+    return _Job(plan, data, names, device, threads, config)
+
+
+def _job_of(run: "SavedRun", root: Path | None) -> _Job:
+    """Return what a run that is there was begun with. The data set must be the one of then, to the byte."""
+    from chainrule import datasets, records
+    from chainrule.saved import is_data_of
+
+    try:
+        device, threads = run.config["device"], run.config["threads"]
+        names = engine_names(EngineChoice(run.config["engine"]), Device(device))
+        dataset, folder, then = (run.config[key] for key in ("dataset", "dataset_folder", "versions"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ChainruleError(f"{run.path / 'config.json'}: not what chainrule wrote: {error}") from None
+    by_name = dataset in datasets.known() and (root is not None or dataset == "digits")
+    data = datasets.load(dataset, root) if by_name else datasets.load(str(root or folder))
+    if not is_data_of(run, data):
+        raise ChainruleError(
+            f"{data.folder}: not the files that {run.path} was begun with, by their SHA-256: "
+            "--root FOLDER says where those are"
+        )
+    now = records.versions(names)
+    changed = [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]
+    if changed:
+        what = "; ".join(changed)
+        _warn(f"{run.path} was begun with {what}: the bits may differ from those of an unbroken run")
+    return _Job(run.recipe, data, names, device, threads, run.config)
+
+
+def _run(
+    job: _Job,
+    folder: "RunFolder",
+    screen: "Screen",
+    checkpoint_every: float,
+    tensorboard: bool,
+    resume: bool,
+) -> bool:
+    """Train, or train on, and write the run's files; returns whether the engines agree."""
+    from chainrule import checkpoints, engines, records, training
+    from chainrule.runs import CHECKPOINTS
+    from chainrule.tensorboard import Log
+
+    plan, data, names = job.plan, job.data, job.engines
+    state, problems = checkpoints.newest(folder.path, job.config) if resume else (None, [])
+    for problem in problems:
+        _warn(f"{folder.path}: {problem}; going on from {CHECKPOINTS[1]}")
+    screen.data(data)
+    for name in names:
+        steps = training.steps_per_epoch(len(data.train_labels), plan)
+        engines.rehearse(plan, name, job.device, steps)
+    built = [engines.build(plan, name, seed=plan.seed, device=job.device) for name in names]
+    if not resume:
+        folder.write_json("config.json", job.config)
+
+    with engines.threads(job.threads):
+        courses = [training.begin(engine, plan, data) for engine in built]
+        metrics = checkpoints.restore(state, courses) if state else []
+        if resume:
+            screen.line(f"Resume   {folder.path}: {_where(courses) if state else 'from the beginning'}")
+        screen.plan(plan, names, job.device)
+        keeper = checkpoints.Keeper(folder, courses, metrics, job.config, checkpoint_every)
+        log = Log(folder.path / "tensorboard" if tensorboard else None)
+        log.begin(metrics)
 
         def after_epoch(course: "Course", rows: list[dict[str, Any]], best: bool) -> None:
             # The first engine's model is the run's; the other one's lies beside it.
             name = course.engine.name
             suffix = "" if name == names[0] else f"-{name}"
-            state = course.engine.state_dict()
-            folder.write_model(f"model{suffix}.safetensors", state)
+            model = course.engine.state_dict()
+            folder.write_model(f"model{suffix}.safetensors", model)
             if best:
-                folder.write_model(f"best{suffix}.safetensors", state)
+                folder.write_model(f"best{suffix}.safetensors", model)
             metrics.extend(rows)
             folder.write_metrics(metrics)
-            if tensorboard:
-                log.add(rows)
+            log.add(rows)
             screen.epoch(rows, best)
+            keeper.save()  # last: whatever of this epoch's is not written yet is then written again
 
-        try:
-            with screen.progress(), engines.threads(threads), Log(folder.path / "tensorboard") as log:
-                results = training.train(built, plan, data, report=screen.report, after_epoch=after_epoch)
-        except KeyboardInterrupt:
-            kept = f"{folder.path} holds the model after the last whole epoch"
-            raise Stopped(f"stopped: {kept if folder.has_model else 'nothing was written'}") from None
-        comparison = records.compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
-        records.draw(folder, metrics, data, results[0], plan, built[0].state_dict())
-        # Written last: a run that has a summary is a whole one.
-        summary = records.summary(plan, data, results, comparison)
-        folder.write_json("summary.json", summary)
-    if as_json:
+        with screen.progress(), keeper.finishing_on_ctrl_c(), log:
+            results = training.train(
+                courses,
+                plan,
+                report=screen.report,
+                after_epoch=after_epoch,
+                between_batches=keeper.between_batches,
+            )
+    comparison = records.compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
+    records.draw(folder, metrics, data, results[0], plan, built[0].state_dict())
+    # A run that has a summary is a whole one: all else is there, and there is nothing left to resume.
+    summary = records.summary(plan, data, results, comparison)
+    folder.write_json("summary.json", summary)
+    folder.remove_checkpoints()
+    if screen.quiet:
         print(json.dumps(summary, indent=2))
     screen.results(results, comparison, folder)
     screen.mistakes(summary["most_confused"], folder)
-    if comparison is not None and not all(row.agrees for row in comparison):
-        raise ChainruleError("the two engines disagree: see the table above")
+    return comparison is None or all(row.agrees for row in comparison)
+
+
+def _where(courses: list["Course"]) -> str:
+    """Say where courses stand."""
+    places = []
+    for course in courses:
+        epoch, batches = course.trained.epochs, course.running.batches
+        within = f"in epoch {epoch + 1} after {batches} batches"
+        places.append(f"{course.engine.name} {within if batches else f'after epoch {epoch}'}")
+    return ", ".join(places)
+
+
+def _warn(message: str) -> None:
+    print(f"chainrule: {message}", file=sys.stderr)
+
+
+def _refuse_beside_resume(context: typer.Context) -> None:
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        given = source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+        if given and parameter.name not in _WITH_RESUME:
+            found = parameter.opts[0]
+            raise WrongUsage(f"--resume continues the run as it was begun: it takes no {found}")
 
 
 def _check_fit(plan: "Recipe", data: "Dataset") -> None:

@@ -1,4 +1,4 @@
-"""The folder of a run: whole files or none, nothing before there is a model, nothing of anybody else's."""
+"""The folder of a run: whole files or none, an old run or a new one, nothing of anybody else's."""
 
 import errno
 import json
@@ -40,7 +40,6 @@ def test_a_killed_writer_leaves_the_old_file(old_run):
     script = (
         "import os, sys, pathlib; from chainrule import runs\n"
         "folder = runs.RunFolder(pathlib.Path(sys.argv[1]))\n"
-        "folder.files = ['model.safetensors']\n"
         "runs.write_all = lambda file, content: (file.write(content[:4]), os._exit(9))\n"
         "folder.write('summary.json', b'new and longer')"
     )
@@ -56,7 +55,7 @@ def test_what_is_written_can_be_read(tmp_path):
     }
     with RunFolder(tmp_path / "a" / "run") as folder:
         folder.write_json("config.json", CONFIG)
-        assert content(folder.path) == {}, "nothing is written before there is a model"
+        assert content(folder.path).keys() == {"config.json"}, "with it a killed run can be continued"
         folder.write_model("model.safetensors", state)
         assert content(folder.path).keys() == {"config.json", "model.safetensors"} == set(folder.files)
     read = load_file(tmp_path / "a" / "run" / "model.safetensors")
@@ -153,12 +152,12 @@ def no_space(file, content):
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("chainrule.runs.write_all", no_space)
     with (
         pytest.raises(ChainruleError, match="cannot write .*model.safetensors: No space left on device$"),
         RunFolder(tmp_path / "run") as folder,
     ):
         folder.write_json("config.json", CONFIG)
+        monkeypatch.setattr("chainrule.runs.write_all", no_space)
         folder.write_model("model.safetensors", MODEL)
     assert list(tmp_path.iterdir()) == []
 
@@ -166,7 +165,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch
 def test_a_disk_that_fills_up_later_says_what_is_left(tmp_path, monkeypatch):
     with (
         pytest.raises(
-            ChainruleError, match="curves.png: No space left on device; .*run holds the model after"
+            ChainruleError, match="curves.png: No space left on device; `chainrule train --resume .*run` cont"
         ),
         RunFolder(tmp_path / "run") as folder,
     ):

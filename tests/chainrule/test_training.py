@@ -5,7 +5,6 @@ import csv
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -168,7 +167,8 @@ def train_with(engines, plan, data):
         rows.extend(epoch_rows)
         best.extend([course.trained.epochs] * is_best)
 
-    results = training.train(engines, plan, data, report=lambda progress: None, after_epoch=after_epoch)
+    courses = [training.begin(engine, plan, data) for engine in engines]
+    results = training.train(courses, plan, report=lambda progress: None, after_epoch=after_epoch)
     return results, rows, best
 
 
@@ -472,31 +472,6 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert run(["train", "--dataset", "digits", "--engine", "numpy", "--epochs", "1", "--out", "~/run"]) == 0
     assert (tmp_path / "run" / "summary.json").is_file()
-
-
-@pytest.mark.parametrize("after", ["epoch  engine", "1  numpy"])
-def test_ctrl_c_keeps_the_last_whole_epoch_and_says_so(tmp_path, after):
-    command = [sys.executable, "-m", "chainrule", "train", "--dataset", "digits", "--engine", "numpy"]
-    with subprocess.Popen(
-        [*command, "--epochs", "100000", "--out", "run"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        while after not in (line := process.stdout.readline()):
-            assert line, process.stderr.read()
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate()
-    assert process.returncode == 130
-    assert error in (
-        "chainrule: stopped: run holds the model after the last whole epoch\n",
-        "chainrule: stopped: nothing was written\n",
-        "chainrule: stopped\n",
-    )
-    assert (tmp_path / "run").exists() == ("last whole epoch" in error)
-    if after == "1  numpy":
-        assert load_file(tmp_path / "run" / "model.safetensors").keys() >= {"fc1.weight"}
 
 
 def test_json_prints_the_summary_alone(tmp_path, capsys):
