@@ -107,7 +107,8 @@ class Screen:
             f"{progress.batch}/{progress.batches}",
             completed=before * progress.batches + progress.batch,
             total=self._epochs * len(self._engines) * progress.batches,
-            means=f"loss {loss:.4f} {accuracy:7.2%} {progress.images_per_second:,.0f} images/s",
+            means=f"loss {loss:.4f} {accuracy:7.2%} lr {progress.learning_rate:.2g} "
+            f"{progress.images_per_second:,.0f} img/s",
         )
 
     def epoch(self, rows: list[dict[str, Any]], best: bool) -> None:

@@ -22,6 +22,7 @@ class Progress:
     engine: str
     batch: int
     batches: int
+    learning_rate: float
     images_per_second: float
     means: Callable[[], tuple[float, float]]
 
@@ -221,7 +222,7 @@ def train_epoch(
         running.norm = running.norm + norm
         running.seconds = time.perf_counter() - started
         speed = running.images / running.seconds
-        report(Progress(epoch, engine.name, running.batches, total_batches, speed, running.means))
+        report(Progress(epoch, engine.name, running.batches, total_batches, rate, speed, running.means))
     mean_loss, accuracy = running.means()
     if not np.isfinite(mean_loss):
         raise ChainruleError(

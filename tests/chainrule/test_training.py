@@ -375,7 +375,9 @@ def test_a_terminal_sees_a_progress_bar(tmp_path):
     os.close(ours)
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.decode())
-    assert re.search(r"epoch \d+/60 numpy \d+/24 .* loss \d\.\d{4} +\d+\.\d\d% [\d,]+ images/s .*left", text)
+    assert re.search(
+        r"epoch \d+/60 numpy \d+/24 .* loss \d\.\d{4} +\d+\.\d\d% lr 0\.001 [\d,]+ img/s .*left", text
+    )
 
 
 def test_confusion_matrix():
