@@ -6,8 +6,9 @@ import numpy as np
 
 from chainrule import engines
 from chainrule.errors import ChainruleError
+from chainrule.metrics import per_class
 from chainrule.recipe import Recipe
-from chainrule.training import per_class_accuracy
+from chainrule.training import confusion_matrix
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Evaluation:
     engine: str
     loss: float
     accuracy: float
-    per_class_accuracy: dict[str, float | None]  # None for a class without examples
+    per_class_accuracy: dict[str, float | None]  # recall; None for a class without examples
     outputs: np.ndarray  # (N, classes), float32
 
 
@@ -44,7 +45,9 @@ def evaluate(
     if not np.isfinite(loss):
         raise ChainruleError(f"the loss with these weights is {loss} on the {engine} engine")
     accuracy = float(np.mean(outputs.argmax(1) == labels))
-    return Evaluation(engine, loss, accuracy, per_class_accuracy(outputs, labels, class_names), outputs)
+    classes = per_class(confusion_matrix(outputs, labels, len(class_names)), class_names)
+    recall = {name: row["recall"] for name, row in classes.items()}
+    return Evaluation(engine, loss, accuracy, recall, outputs)
 
 
 def differing(first: Evaluation, second: Evaluation) -> np.ndarray:

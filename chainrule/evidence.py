@@ -5,6 +5,8 @@ Nothing is trained or evaluated here, and neither the weights nor the data set a
 
 import csv
 import json
+import math
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +34,7 @@ class Evidence:
     @property
     def engines(self) -> list[str]:
         """The names of its engines, the one whose model is the run's first."""
-        engine = self.config["engine"]
-        return ["numpy", "torch"] if engine == "both" else [engine]
+        return engines_of(self.config)
 
     @property
     def layers(self) -> list[str]:
@@ -59,6 +60,12 @@ class Evidence:
         }
 
 
+def engines_of(config: dict[str, Any]) -> list[str]:
+    """Return the names of a run's engines, the one whose model is the run's first."""
+    engine = config.get("engine")
+    return ["numpy", "torch"] if engine == "both" else [str(engine)]
+
+
 def locate(path: Path) -> Path:
     """Return the folder of a run: ``path``, or ``runs/path`` where only that exists."""
     path = path.expanduser()
@@ -81,30 +88,67 @@ def read(path: Path) -> Evidence:
     Raises ChainruleError, one line that names the file, where there is none or what is there is damaged.
     """
     path = locate(path)
-    config = _json(path / "config.json")
-    if config is None:
-        raise ChainruleError(f"{path} holds no run: config.json is missing")
-    run = Evidence(path, config, _metrics(path / "metrics.csv"), _json(path / "summary.json"))
-    try:
-        _check(run)
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        file = "config.json" if run.summary is None else "config.json and summary.json"
-        raise ChainruleError(f"{path}: {file} are not those of a run: {_why(error)}") from None
+    run = Evidence(path, read_config(path), _metrics(path / "metrics.csv"), _json(path / "summary.json"))
+    results = "metrics.csv" if run.summary is None else "summary.json"
+    for file, check in (("config.json", _check_config), (results, _check_results)):
+        try:
+            check(run)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise ChainruleError(f"{path / file}: not what a run writes: {_why(error)}") from None
     return run
 
 
-def _check(run: Evidence) -> None:
-    """Look at everything that is printed later, so that what is missing or of the wrong kind shows here."""
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what config.json in the folder of a run says; its recipe is not looked into.
+
+    Raises ChainruleError where there is none, or it is damaged.
+    """
+    file = path / "config.json"
+    config = _json(file)
+    if config is None:
+        raise ChainruleError(f"{path} holds no run: config.json is missing")
+    try:
+        _expect(config, "recipe", dict)
+        _expect(config, "dataset", str)
+        _expect(config, "dataset_sha256", dict)
+    except (KeyError, ValueError) as error:
+        raise ChainruleError(f"{file}: not what a run writes: {_why(error)}") from None
+    return config
+
+
+def _check_config(run: Evidence) -> None:
+    """Look at all that is printed later, so that what is missing or of the wrong kind shows here."""
     recipe = run.config["recipe"]
-    str(recipe["name"]), int(recipe["seed"]), int(recipe["epochs"]), int(recipe["batch_size"])
-    str(run.config["dataset"]), dict(run.config["dataset_sha256"]), run.layers
+    for key in ("name", "summary"):
+        _expect(recipe, key, str)
+    for key in ("seed", "epochs", "batch_size"):
+        _expect(recipe, key, int)
+    _expect(recipe, "layers", list)
+    for part in (*recipe["layers"], recipe["optimizer"]):
+        _expect(part, "type", str)
+        _expect(part, "arguments", dict)
+    _expect({"command": [], **run.config}, "command", list)
+    _expect({"versions": {}, **run.config}, "versions", dict)
+    if run.config["engine"] not in ("numpy", "torch", "both"):
+        raise ValueError(f"engine is {run.config['engine']!r}")
+
+
+def _check_results(run: Evidence) -> None:
     for engine in run.engines:
         results = run.results(engine)
-        int(results["epochs"]), float(results["seconds"])
+        _expect(results, "epochs", int)
+        _expect(results, "seconds", int, float)
         for quantity in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
             if run.summary is not None or quantity in results:
-                float(results[quantity])
+                _expect(results, quantity, int, float)
     overview(run)
+
+
+def _expect(table: Any, key: str, *kinds: type) -> None:
+    """Raise KeyError or ValueError unless ``table[key]`` is of one of ``kinds``, and finite."""
+    value = table[key]
+    if not isinstance(value, kinds) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"{key} is {reprlib.repr(value)}")
 
 
 def _why(error: Exception) -> str:

@@ -242,7 +242,7 @@ def _recipe(table: dict[str, Any], name: str, source: str) -> Recipe:
         ("validation", 0),
         ("early_stopping", 1),
     ):
-        if training[key] is not None:
+        if training[key] is not None or key != "early_stopping":
             whole = f"training.{key} must be a whole number from {least} up"
             check(is_whole(training[key], least), whole, training[key])
     if training["early_stopping"] is not None and not training["validation"]:

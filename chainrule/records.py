@@ -14,7 +14,7 @@ from chainrule.datasets import Dataset
 from chainrule.metrics import most_confused, per_class
 from chainrule.recipe import Recipe
 from chainrule.runs import RunFolder
-from chainrule.training import Trained, confusion_matrix, per_class_accuracy
+from chainrule.training import Trained, confusion_matrix
 
 COMPARED_IMAGES = 64
 
@@ -84,7 +84,6 @@ def summary(
             "test_loss": result.test_loss,
             **({} if result.best is None else {"best": asdict(result.best)}),
             "seconds": round(result.seconds, 3),
-            "per_class_accuracy": per_class_accuracy(result.outputs, data.test_labels, data.class_names),
             **_by_class(result.outputs, data),
         }
         for result in results
@@ -106,8 +105,10 @@ def summary(
 
 def _by_class(outputs: np.ndarray, data: Dataset) -> dict[str, Any]:
     matrix = confusion_matrix(outputs, data.test_labels, len(data.class_names))
+    classes = per_class(matrix, data.class_names)
     return {
-        "per_class": per_class(matrix, data.class_names),
+        "per_class_accuracy": {name: row["recall"] for name, row in classes.items()},
+        "per_class": classes,
         "most_confused": most_confused(matrix, data.class_names),
     }
 

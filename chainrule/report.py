@@ -1,6 +1,7 @@
 """One page of HTML with everything that a run left: it needs no network and no other file."""
 
 import base64
+import shlex
 from collections.abc import Iterable, Iterator
 from html import escape
 from importlib import resources
@@ -20,7 +21,11 @@ _PICTURES = (
         "Wrongly read test images, with the answer, the probability that the network gave it, and the truth. "
         "Would you have known better?",
     ),
-    ("samples.png", "The first test images", "Above each image what the network read; mistakes are in red."),
+    (
+        "samples.png",
+        "The first test images",
+        "Above each image what the network read; in red a mistake, and what it is.",
+    ),
     (
         "weights.png",
         "What the first layer looks for",
@@ -45,7 +50,9 @@ def page(run: Evidence) -> str:
     try:
         body = "\n".join(part for section in _SECTIONS for part in section(run))
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise ChainruleError(f"{run.path / 'summary.json'}: not the summary of a run: {error!r}") from None
+        raise ChainruleError(
+            f"{run.path}: config.json or summary.json is not what a run writes: {error!r}"
+        ) from None
     template = Template(resources.files("chainrule").joinpath("report.html").read_text("utf-8"))
     return template.substitute(title=escape(f"{run.name}: {run.config['recipe']['name']}"), body=body)
 
@@ -77,12 +84,15 @@ def _best(results: dict[str, Any]) -> str:
 def _facts(run: Evidence) -> Iterator[str]:
     recipe, summary = run.config["recipe"], run.summary or {}
     results = {engine: run.results(engine) for engine in run.engines}
-    optimizer = recipe["optimizer"]
-    arguments = ", ".join(f"{key}={value}" for key, value in optimizer["arguments"].items())
+    interval = f", stepped every {'batch' if recipe.get('interval') == 'step' else 'epoch'}"
+    scheduler = recipe.get("scheduler")
     facts = {
         "Network": " → ".join(f"{layer['name']} ({layer['type']})" for layer in recipe["layers"]),
         "Parameters": f"{summary['parameters']:,}" if summary else "",
-        "Optimizer": f"{optimizer['type']}({arguments})",
+        "Input": f"(pixel / 255 - {recipe['mean']:g}) / {recipe['std']:g}" if "mean" in recipe else "",
+        "Loss": _called(recipe["loss"]) if "loss" in recipe else "",
+        "Optimizer": _called(recipe["optimizer"]),
+        "Scheduler": _called(scheduler) + interval if scheduler else "",
         "Batches": f"of {recipe['batch_size']}",
         "Epochs": ", ".join(f"{result['epochs']} ({engine})" for engine, result in results.items()),
         "Seed": str(recipe["seed"]),
@@ -93,6 +103,10 @@ def _facts(run: Evidence) -> Iterator[str]:
         "Device": str(run.config.get("device", "")),
     }
     yield _list(facts)
+
+
+def _called(part: dict[str, Any]) -> str:
+    return f"{part['type']}({', '.join(f'{key}={value}' for key, value in part['arguments'].items())})"
 
 
 def _curves(run: Evidence) -> Iterator[str]:
@@ -211,7 +225,7 @@ def _epochs(run: Evidence) -> Iterator[str]:
 def _repeat(run: Evidence) -> Iterator[str]:
     yield "<h2>To repeat it</h2>"
     command = run.config.get("command") or []
-    yield f"<p><code>{escape(' '.join(map(str, command)))}</code></p>"
+    yield f"<p><code>{escape(shlex.join(map(str, command)))}</code></p>"
     versions = run.config.get("versions") or {}
     yield _list(
         {

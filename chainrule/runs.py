@@ -26,7 +26,7 @@ METRICS_COLUMNS = (
 # What a run writes, and may replace: first what makes it a whole one, last what makes it a run.
 _FILES = (
     *("summary.json", "checkpoint*.safetensors", "metrics.csv", "model*.safetensors", "best*.safetensors"),
-    *("model.pth", "best.pth", "model.onnx", "best.onnx"),  # what was exported has the old run's weights
+    *("model*.pth", "best*.pth", "model*.onnx", "best*.onnx"),  # what was exported has the old run's weights
     *("curves.png", "samples.png", "confusion.png", "mistakes.png", "classes.png", "weights.png"),
     *("features.png", "history.png", "report.html", "tensorboard/*/events.*", "config.json"),
 )

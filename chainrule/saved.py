@@ -1,6 +1,5 @@
 """A run read back from its folder: the recipe that was trained, the weights, and the data set."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 import nn_reference
 from chainrule import datasets
 from chainrule.datasets import Dataset
-from chainrule.errors import ChainruleError, nearest
+from chainrule.errors import ChainruleError
+from chainrule.evidence import engines_of, locate, read_config
 from chainrule.manifest import sources
 from chainrule.recipe import Recipe, restore
 
@@ -37,30 +37,27 @@ def open_run(path: Path) -> SavedRun:
 
     Raises ChainruleError where there is none, and if its config.json is damaged.
     """
-    path = path.expanduser()
-    if not path.exists() and (Path("runs") / path).is_dir():
-        path = Path("runs") / path
-    if path.is_file():
-        raise ChainruleError(f"{path} is a file: expected the folder of a run")
-    if not path.is_dir():
-        beside = path.parent.glob("*/config.json") if path.parent.is_dir() else ()
-        hint = nearest(str(path), [str(file.parent) for file in beside])
-        raise ChainruleError(f"{path}: there is no such run.{hint or ' `chainrule train` makes one.'}")
-    file = path / "config.json"
-    try:
-        config = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ChainruleError(f"{path} holds no run: config.json is missing") from None
-    except OSError as error:
-        raise ChainruleError(f"{file}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ChainruleError(f"{file}: not valid JSON: {error}") from None
-    if not isinstance(config, dict) or not {"recipe", "dataset", "dataset_sha256"} <= config.keys():
-        raise ChainruleError(f"{file}: not the config.json of a run: it names no recipe and data set")
-    return SavedRun(path, restore(config["recipe"], str(file)), config)
+    path = locate(path)
+    config = read_config(path)
+    return SavedRun(path, restore(config["recipe"], str(path / "config.json")), config)
 
 
-def load_weights(run: SavedRun, which: str = "last") -> dict[str, np.ndarray]:
+def weights_file(run: SavedRun, which: str = "last", trained_by: str | None = None) -> str:
+    """Return the name of the file with the weights that an engine reached (None: the run's first engine).
+
+    Raises ChainruleError for an engine that the run was not trained with.
+    """
+    engines = engines_of(run.config)
+    if trained_by is None or trained_by == engines[0]:
+        return WEIGHTS[which]
+    if trained_by not in engines:
+        raise ChainruleError(
+            f"{run.path} was trained with {engines[0]} alone: it has no weights of {trained_by}"
+        )
+    return f"{Path(WEIGHTS[which]).stem}-{trained_by}.safetensors"
+
+
+def load_weights(run: SavedRun, which: str = "last", trained_by: str | None = None) -> dict[str, np.ndarray]:
     """Return the state dict ("last" or "best" epoch) for either engine, float32 but for counters (int64).
 
     Raises ChainruleError, with the file and the first thing that is wrong, unless every array of the network
@@ -69,7 +66,7 @@ def load_weights(run: SavedRun, which: str = "last") -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    path = run.path / WEIGHTS[which]
+    path = run.path / weights_file(run, which, trained_by)
     try:
         state = load(path.read_bytes())
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """What ``chainrule train`` shows: a progress bar on a terminal, plain lines in a log."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -106,7 +107,8 @@ class Screen:
             f"{progress.batch}/{progress.batches}",
             completed=before * progress.batches + progress.batch,
             total=self._epochs * len(self._engines) * progress.batches,
-            means=f"loss {loss:.4f} {accuracy:7.2%} {progress.images_per_second:,.0f} images/s",
+            means=f"loss {loss:.4f} {accuracy:7.2%} lr {progress.learning_rate:.2g} "
+            f"{progress.images_per_second:,.0f} img/s",
         )
 
     def epoch(self, rows: list[dict[str, Any]], best: bool) -> None:
@@ -148,7 +150,7 @@ class Screen:
         """Print what is most often taken for what, and where to see more."""
         words = "; ".join(map(in_words, pairs[:3])) or "none on the test images"
         self.line(f"Mistakes {words}")
-        self.line(f"More     chainrule report {_relative(folder.path)}")
+        self.line(f"More     chainrule report {shlex.quote(_relative(folder.path))}")
 
     def comparison(self, rows: "list[TensorAgreement]") -> None:
         """Print the table of the two engines' differences on one batch."""

@@ -22,6 +22,7 @@ class Progress:
     engine: str
     batch: int
     batches: int
+    learning_rate: float
     images_per_second: float
     means: Callable[[], tuple[float, float]]
 
@@ -221,7 +222,7 @@ def train_epoch(
         running.norm = running.norm + norm
         running.seconds = time.perf_counter() - started
         speed = running.images / running.seconds
-        report(Progress(epoch, engine.name, running.batches, total_batches, speed, running.means))
+        report(Progress(epoch, engine.name, running.batches, total_batches, rate, speed, running.means))
     mean_loss, accuracy = running.means()
     if not np.isfinite(mean_loss):
         raise ChainruleError(
@@ -248,17 +249,6 @@ def stops_early(trained: Trained, recipe: Recipe) -> bool:
     if recipe.early_stopping is None or trained.best is None:
         return False
     return trained.epochs - trained.best.epoch >= recipe.early_stopping
-
-
-def per_class_accuracy(
-    outputs: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
-) -> dict[str, float | None]:
-    """Return, for each class, the share of its examples that were read correctly (None where it has none)."""
-    right = outputs.argmax(1) == labels
-    return {
-        name: float(right[labels == index].mean()) if np.any(labels == index) else None
-        for index, name in enumerate(class_names)
-    }
 
 
 def confusion_matrix(outputs: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

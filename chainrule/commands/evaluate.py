@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chainrule.commands.train import Device, EngineChoice, _check_least, _engine_names
+from chainrule.commands.options import Device, EngineChoice, OneEngine, Weights, check_least, engine_names
 
 if TYPE_CHECKING:
     from chainrule.datasets import Dataset
     from chainrule.evaluating import Evaluation
     from chainrule.saved import SavedRun
-
-
-class Weights(StrEnum):
-    """Values of ``--weights``."""
-
-    last = "last"
-    best = "best"
 
 
 class Split(StrEnum):
@@ -38,6 +31,10 @@ def evaluate(
     weights: Annotated[
         Weights, typer.Option(help="Those after the last epoch, or after the best one by validation.")
     ] = Weights.last,
+    weights_of: Annotated[
+        OneEngine | None,
+        typer.Option(help="Which engine's, of a run of both.", show_default="the run's first"),
+    ] = None,
     split: Annotated[Split, typer.Option(help="Which images of the data set.")] = Split.test,
     dataset: Annotated[
         str | None, typer.Option(help="Another data set: a name or a folder.", show_default="the run's")
@@ -55,13 +52,13 @@ def evaluate(
 
     Example: chainrule evaluate runs/simplenet-mnist --engine both
     """
-    _check_least(("--threads", threads, 1))
-    names = _engine_names(engine, device)
+    check_least(("--threads", threads, 1))
+    names = engine_names(engine, device)
 
     from chainrule import engines, evaluating, saved
 
     opened = saved.open_run(run)
-    state = saved.load_weights(opened, weights)
+    state = saved.load_weights(opened, weights, weights_of)
     data, same = saved.load_data(opened, dataset, root and root.expanduser())
     images, labels = getattr(data, f"{split}_images"), getattr(data, f"{split}_labels")
     with engines.threads(threads):
@@ -72,7 +69,7 @@ def evaluate(
     report = {
         "run": str(opened.path),
         "recipe": opened.recipe.name,
-        "weights": saved.WEIGHTS[weights],
+        "weights": saved.weights_file(opened, weights, weights_of),
         "dataset": data.name,
         "split": str(split),
         "images": len(labels),
@@ -103,7 +100,8 @@ def _difference(first: "Evaluation", second: "Evaluation") -> dict[str, Any]:
 
 
 def _print(run: "SavedRun", data: "Dataset", results: list["Evaluation"], report: dict[str, Any]) -> None:
-    trained = {"both": "both engines; these weights are NumPy's"}.get(
+    whose = "PyTorch's" if "-torch" in report["weights"] else "NumPy's"
+    trained = {"both": f"both engines; these weights are {whose}"}.get(
         engine := str(run.config.get("engine")), engine
     )
     print(f"Run      {run.path}: {run.recipe.name}, {run.recipe.summary}; trained with {trained}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from chainrule.commands.evaluate import Weights
+from chainrule.commands.options import OneEngine, Weights
 from chainrule.errors import ChainruleError, WrongUsage
 
 
@@ -26,8 +26,12 @@ def export(
     weights: Annotated[
         Weights, typer.Option(help="Those after the last epoch, or after the best one by validation.")
     ] = Weights.last,
+    weights_of: Annotated[
+        OneEngine | None,
+        typer.Option(help="Which engine's, of a run of both.", show_default="the run's first"),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file.", show_default="RUN/model.pth, RUN/best.onnx ...")
+        Path | None, typer.Option(help="The file.", show_default="RUN/model.pth, RUN/best-torch.onnx ...")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
 ) -> None:
@@ -51,11 +55,11 @@ def export(
             "--format pth needs PyTorch, which is not installed: pip install 'chainrule[torch]'"
         )
     opened = saved.open_run(run)
-    source = saved.WEIGHTS[weights]
+    source = saved.weights_file(opened, weights, weights_of)
     path = out.expanduser() if out else (opened.path / source).with_suffix(f".{form}")
     if path.exists() and not overwrite:
         raise ChainruleError(f"{path} exists: give another --out, or --overwrite")
-    state = saved.load_weights(opened, weights)
+    state = saved.load_weights(opened, weights, weights_of)
     if form is Format.pth:
         content = exporting.pth(state)
     else:
@@ -66,4 +70,6 @@ def export(
     if form is Format.pth:
         print(f"network.load_state_dict(torch.load({str(path)!r}, weights_only=True)) takes it")
     else:
-        print("image: float32 (batch, 1, 28, 28), pixels / 255 -> scores: float32 (batch, 10)")
+        image, (classes,) = opened.recipe.input_shape[-2:], opened.recipe.shapes[-1]
+        shape = f"(batch, 1, {image[0]}, {image[1]})"
+        print(f"image: float32 {shape}, pixels / 255 -> scores: float32 (batch, {classes})")

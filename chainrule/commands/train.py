@@ -3,12 +3,12 @@
 import json
 import sys
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chainrule.commands.options import Device, EngineChoice, check_least, engine_names
 from chainrule.errors import ChainruleError, Stopped, WrongUsage
 
 if TYPE_CHECKING:
@@ -18,21 +18,6 @@ if TYPE_CHECKING:
     from chainrule.saved import SavedRun
     from chainrule.screen import Screen
     from chainrule.training import Course
-
-
-class EngineChoice(StrEnum):
-    """Values of ``--engine``."""
-
-    numpy = "numpy"
-    torch = "torch"
-    both = "both"
-
-
-class Device(StrEnum):
-    """Values of ``--device``."""
-
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 # What may be given together with --resume: the rest is what the run began with.
@@ -107,9 +92,9 @@ def train(
 
     Example: chainrule train ann --engine both --epochs 3 --out runs/first
     """
-    _check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
-    _check_least(("--threads", threads, 1), ("--validation", validation, 0))
-    _check_least(("--early-stopping", early_stopping, 1))
+    check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
+    check_least(("--threads", threads, 1), ("--validation", validation, 0))
+    check_least(("--early-stopping", early_stopping, 1))
     if not checkpoint_every >= 0:
         raise WrongUsage(f"--checkpoint-every must be at least 0 seconds, found {checkpoint_every:g}")
     root = root and root.expanduser()
@@ -166,7 +151,7 @@ def _new_job(
     device: Device,
     threads: int,
 ) -> _Job:
-    names = _engine_names(engine, device)
+    names = engine_names(engine, device)
 
     from chainrule import datasets, records
     from chainrule import recipe as recipes
@@ -185,7 +170,7 @@ def _job_of(run: "SavedRun", root: Path | None) -> _Job:
 
     try:
         device, threads = run.config["device"], run.config["threads"]
-        names = _engine_names(EngineChoice(run.config["engine"]), Device(device))
+        names = engine_names(EngineChoice(run.config["engine"]), Device(device))
         dataset, folder, then = (run.config[key] for key in ("dataset", "dataset_folder", "versions"))
     except (KeyError, TypeError, ValueError) as error:
         raise ChainruleError(f"{run.path / 'config.json'}: not what chainrule wrote: {error}") from None
@@ -295,30 +280,6 @@ def _refuse_beside_resume(context: typer.Context) -> None:
         if given and parameter.name not in _WITH_RESUME:
             found = parameter.opts[0]
             raise WrongUsage(f"--resume continues the run as it was begun: it takes no {found}")
-
-
-def _check_least(*options: tuple[str, int | None, int]) -> None:
-    for name, value, least in options:
-        if value is not None and not least <= value < 2**63:
-            raise WrongUsage(f"{name} must be at least {least}, found {value}")
-
-
-def _engine_names(engine: EngineChoice | None, device: Device) -> list[str]:
-    from chainrule.engines import torch_is_installed
-
-    if engine is EngineChoice.numpy and device is Device.cuda:
-        raise WrongUsage(
-            "--device cuda is for PyTorch: the NumPy engine computes on the CPU; use --engine torch or both"
-        )
-    if not torch_is_installed() and (device is Device.cuda or engine not in (None, EngineChoice.numpy)):
-        asked = "--device cuda" if engine is None else f"--engine {engine}"
-        raise ChainruleError(
-            f"{asked} needs PyTorch, which is not installed: "
-            "pip install 'chainrule[torch]', or use --engine numpy"
-        )
-    if engine is None:
-        engine = EngineChoice.both if torch_is_installed() else EngineChoice.numpy
-    return ["numpy", "torch"] if engine is EngineChoice.both else [str(engine)]
 
 
 def _check_fit(plan: "Recipe", data: "Dataset") -> None:

@@ -24,7 +24,7 @@ def samples(
     titles, colours = [], []
     for answer, label in zip(predicted, labels, strict=False):
         right = answer == label
-        titles.append(names[answer] if right else f"{names[answer]},{apart}not {names[label]}")
+        titles.append(names[answer] if right else f"{names[answer]},{apart}is {names[label]}")
         colours.append("black" if right else _figure.WRONG)
     figure = _figure.new(0.5 + 5 * (1 + above) * _figure.WIDTH / 6, title)
     axes = figure.subplots()

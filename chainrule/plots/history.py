@@ -38,6 +38,7 @@ def history(records: tuple[Record, ...], run: Own | None) -> bytes:
             ha="right" if left else "left",
             va="center",
             fontsize=9.5,
+            zorder=1.9,  # under the markers, for the white behind a name would cut the next one
             bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none"},
         )
     if run is not None:

@@ -147,6 +147,7 @@ def test_every_recipe_survives_its_config_json(name, changes):
         ("layers", [], "layers must be a list"),
         ("layers", 5, "not the recipe of a run"),
         ("loss", None, "not the recipe of a run"),
+        ("seed", None, "training.seed must be a whole number from 0 up, found None"),
         ("layers", [{"type": "Lstm", "name": "a", "arguments": {}}], "unknown layer type 'Lstm'"),
         ("loss", {"type": "CrossEntropyLoss", "name": "", "arguments": {"label_smoothing": 7}}, "smoothing"),
     ],
@@ -172,13 +173,13 @@ def test_a_recipe_without_a_key_is_one_line():
 
 def test_what_is_no_run(copy, capsys, tmp_path):
     assert f"run2: there is no such run. Did you mean '{copy}'?" in error(capsys, f"{copy}2")
-    assert "there is no such run. `chainrule train` makes one" in error(capsys, tmp_path / "no" / "where")
+    assert "there is no such run. chainrule runs lists them" in error(capsys, tmp_path / "no" / "where")
     assert "summary.json is a file: expected the folder of a run" in error(capsys, copy / "summary.json")
     for text, message in (
         ("{", "config.json: not valid JSON: Expecting"),
         ("[" * 100_000, "config.json: not valid JSON"),
-        ('{"model_type": "bert"}', "not the config.json of a run"),
-        ("[1]", "not the config.json of a run"),
+        ('{"model_type": "bert"}', "config.json: not what a run writes: 'recipe' is missing"),
+        ("[1]", "config.json: expected a JSON object, found list"),
     ):
         (copy / "config.json").write_text(text)
         assert message in error(capsys, copy)
@@ -336,3 +337,24 @@ def test_fashion_mnist_with_the_same_commands(shared, tmp_path, capsys):
     assert re.search(r"^Ankle boot +\d\d\.\d\d%$", capsys.readouterr().out, flags=re.MULTILINE)
     assert run(["export", str(path)]) == 0
     assert saved.open_run(path).class_names[9] == "Ankle boot"
+
+
+def test_the_weights_of_the_second_engine(copy, capsys):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "engine": "both"}))
+    second = load_file(copy / "model.safetensors")
+    second["fc4.bias"] = np.where(np.arange(10) == 7, 1000, 0).astype(np.float32)  # it says 7 of everything
+    save_file(second, copy / "model-torch.safetensors")
+    first = report(capsys, copy, "--weights-of", "numpy", "--engine", "numpy")
+    assert first["weights"] == "model.safetensors"
+    assert first["engines"]["numpy"]["per_class_accuracy"]["0"] > 0
+    found = report(capsys, copy, "--weights-of", "torch", "--engine", "numpy")
+    assert found["weights"] == "model-torch.safetensors"
+    assert found["engines"]["numpy"]["per_class_accuracy"] == {**dict.fromkeys("012345689", 0.0), "7": 1.0}
+    pytest.importorskip("onnx", reason="needs onnx: runs where chainrule[onnx] is installed")
+    assert run(["export", str(copy), "--weights-of", "torch", "--format", "onnx"]) == 0
+    assert (copy / "model-torch.onnx").is_file()
+    (copy / "config.json").write_text(json.dumps({**config, "engine": "torch"}))
+    assert "was trained with torch alone: it has no weights of numpy" in error(
+        capsys, copy, "--weights-of", "numpy"
+    )

@@ -225,7 +225,7 @@ def test_a_file_that_exists_is_kept_unless_asked(make_run, tmp_path, capsys):
 
 def test_a_new_run_takes_the_old_ones_exports_away(make_run, tmp_path):
     path = make_run(tmp_path / "run")
-    for name in ("model.pth", "best.onnx", "mine.pth"):
+    for name in ("model.pth", "best-torch.onnx", "mine.pth"):
         (path / name).write_bytes(b"old weights")
     with RunFolder(path, overwrite=True) as folder:
         folder.write_model("model.safetensors", {"w": np.zeros(1)})

@@ -16,6 +16,7 @@ def mnist_run(tmp_path):
     folder.mkdir()
     layers = [{"name": "fc1", "type": "Linear", "arguments": {}}]
     recipe = {"name": "ann", "summary": "", "layers": layers, "batch_size": 1, "epochs": 3, "seed": 0}
+    recipe["optimizer"] = {"type": "Adam", "arguments": {}, "name": ""}
     config = {"recipe": recipe, "engine": "numpy", "dataset": "mnist", "dataset_sha256": {}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "metrics.csv").write_text(

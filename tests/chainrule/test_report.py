@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 
@@ -83,6 +84,17 @@ def test_the_page_has_all_of_it_in_one_file(folder):
     assert "Beside the published record" not in page.text, "the digits are not MNIST"
 
 
+def test_what_it_says_of_the_training_can_be_repeated(folder):
+    scheduler = {"type": "StepLR", "arguments": {"step_size": 10, "gamma": 0.7}, "name": ""}
+    command = ["chainrule", "train", "--set", "training.optimizer={type='SGD', lr=1}", "--out", "my run"]
+    edit(folder, "config.json", lambda config: config["recipe"].update(scheduler=scheduler))
+    edit(folder, "config.json", lambda config: config.update(command=command))
+    text = " ".join(Page(report(folder)).text.split())
+    assert shlex.join(command) in text
+    assert "LossCrossEntropyLoss()" in text
+    assert "SchedulerStepLR(step_size=10, gamma=0.7), stepped every epoch" in text
+
+
 def test_a_run_on_mnist_stands_beside_the_record(folder):
     edit(folder, "config.json", lambda config: config.update(dataset="mnist"))
     page = Page(report(folder))
@@ -153,7 +165,7 @@ def test_errors_are_one_line(folder, tmp_path, capsys):
         ("config.json", "{", "config.json: not valid JSON"),
         ("config.json", "[]", "config.json: expected a JSON object, found list"),
         ("config.json", "{}", "'recipe' is missing"),
-        ("config.json", '{"recipe": 3}', "not those of a run"),
+        ("config.json", '{"recipe": 3}', "config.json: not what a run writes: recipe is 3"),
         ("summary.json", "[" * 100_000, "summary.json: not valid JSON"),
         ("summary.json", "{}", "'engines' is missing"),
         ("summary.json", '{"engines": {"numpy": {}, "torch": {}}}', "'epochs' is missing"),
@@ -174,9 +186,9 @@ def test_a_damaged_file_is_named(folder, capsys, name, text, message):
 
 def test_a_summary_that_lies_is_one_line(folder, capsys):
     edit(folder, "summary.json", lambda summary: summary["engines"]["numpy"].update(per_class=[1, 2]))
-    assert "not the summary of a run" in fails(capsys, folder)
+    assert "config.json or summary.json is not what a run writes" in fails(capsys, folder)
     edit(folder, "summary.json", lambda summary: summary["engines"]["numpy"].update(best=3))
-    assert "not those of a run" in fails(capsys, folder)
+    assert "summary.json: not what a run writes" in fails(capsys, folder)
 
 
 def test_the_figures_of_a_stopped_run_are_those_of_its_last_epoch(folder):

@@ -641,7 +641,7 @@ def test_what_cannot_be_changed_is_refused(killed, capsys, arguments, message):
 def test_what_is_no_run_is_one_line(tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
     for path, message in (
-        (tmp_path, "not the config.json of a run"),
+        (tmp_path, "config.json: not what a run writes"),
         (tmp_path / "missing", "there is no such run"),
     ):
         assert run(["train", "--resume", str(path)]) == 1

@@ -143,3 +143,27 @@ def test_comparing_needs_two_runs(tmp_path, capsys):
     folder = make(tmp_path / "a")
     assert run(["runs", "--compare", str(folder), str(tmp_path / "none")]) == 1
     assert "there is no such run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [None, "x", [], float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        *(("config.json", key) for key in ("recipe", "engine", "dataset_sha256")),
+        *(("config.json", f"recipe.{key}") for key in ("seed", "epochs", "batch_size")),
+        ("config.json", "recipe.optimizer.arguments"),
+        *(("summary.json", f"engines.numpy.{key}") for key in ("epochs", "seconds", "test_accuracy")),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_with_its_file(tmp_path, capsys, file, key, wrong):
+    folder = make(tmp_path / "a")
+    content = json.loads((folder / file).read_text())
+    *parents, last = key.split(".")
+    table = content
+    for parent in parents:
+        table = table[parent]
+    table[last] = wrong
+    (folder / file).write_text(json.dumps(content))
+    assert run(["history", str(folder)]) == 1
+    found = f"{last} is {wrong!r}"
+    assert capsys.readouterr().err == f"chainrule: {folder / file}: not what a run writes: {found}\n"

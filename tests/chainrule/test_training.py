@@ -375,13 +375,14 @@ def test_a_terminal_sees_a_progress_bar(tmp_path):
     os.close(ours)
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.decode())
-    assert re.search(r"epoch \d+/60 numpy \d+/24 .* loss \d\.\d{4} +\d+\.\d\d% [\d,]+ images/s .*left", text)
+    assert re.search(
+        r"epoch \d+/60 numpy \d+/24 .* loss \d\.\d{4} +\d+\.\d\d% lr 0\.001 [\d,]+ img/s .*left", text
+    )
 
 
-def test_per_class_accuracy_and_confusion():
+def test_confusion_matrix():
     outputs = np.eye(3)[[0, 1, 1, 0]]
     labels = np.array([0, 1, 0, 0], np.uint8)
-    assert training.per_class_accuracy(outputs, labels, ("a", "b", "c")) == {"a": 2 / 3, "b": 1.0, "c": None}
     assert training.confusion_matrix(outputs, labels, 3).tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
 
 
