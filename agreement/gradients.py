@@ -1,10 +1,10 @@
 """Do two engines agree on a whole network? Every value on the way there and back, on one batch.
 
 The hand-written side is listened to with a `nn_reference.Tape`, PyTorch's with hooks. Both compute on copies
-in the precision asked for, from the reference's state; a Dropout mask that the reference drew is handed to
-PyTorch. Beside each difference stand both engines' own errors against a higher precision: for float32 PyTorch
-in float64, for float64 the reference in longdouble, which has the same formulas and so shows rounding alone.
-The control is PyTorch again, from one ulp away.
+in the precision asked for, from the reference's state; which elements a Dropout of the reference drops is
+handed to PyTorch. Beside each difference stand both engines' own errors against a higher precision: for
+float32 PyTorch in float64, for float64 the reference in longdouble, which has the same formulas and so shows
+rounding alone. The control is PyTorch again, from one ulp away.
 
 A ReLU's input within rounding of 0 can be positive in one engine and negative in the other, and two equal
 maxima can differ in their last bit; then both gradients are right, and far apart. Such decisions are handed
@@ -309,11 +309,9 @@ def trace_autograd(network: Any, criterion: Any, inputs: Array, targets: Array, 
         def hook(module: Any, arguments: Any, output: Any) -> Any:
             if name in masks:
                 mask = masks[name].pop(0)
-                output = (
-                    arguments[0]
-                    if mask is None
-                    else arguments[0] * torch.tensor(mask, dtype=arguments[0].dtype)
-                )
+                if mask is not None:  # what is dropped is ours, by how much the rest is scaled PyTorch's own
+                    scale = 1 / (1 - module.p) if module.p < 1 else 0.0
+                    output = arguments[0] * (torch.tensor(mask != 0).to(arguments[0].dtype) * scale)
             output.retain_grad()
             seen.append((name, output))
             return output

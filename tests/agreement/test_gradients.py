@@ -8,6 +8,7 @@ import torch
 
 import nn_reference as nn
 from agreement import FLOAT64_LIMIT, compare_networks, compare_tensors, compare_training
+from nn_reference import dropout
 
 LAYERS = [
     ("flatten", "Flatten", ()),
@@ -145,6 +146,16 @@ def test_dropout_and_batchnorm_in_train_mode(dtype):
     assert "zero but for rounding" in report.remarks["d loss / d fc1.bias"]
     assert np.count_nonzero(ours.training) == 1
     assert all(row.reference_error is not None for row in report.rows if " after " not in row.name)
+
+
+def test_a_dropout_that_forgets_to_scale_both_ways_is_seen(monkeypatch):
+    monkeypatch.setattr(
+        dropout, "draw_mask", lambda shape, p, dtype, rng: (rng.random(shape) >= p).astype(dtype)
+    )
+    ours, theirs = both(DEEP)
+    rng = np.random.default_rng(0)
+    report = everything(ours, theirs, rng.normal(size=(8, 6)), rng.integers(0, 3, 8))
+    assert "drop.output" in [row.name for row in report.wrong]
 
 
 def test_what_is_zero_but_for_rounding_is_no_blind_spot():
