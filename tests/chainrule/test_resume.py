@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -477,8 +478,13 @@ def stopped(small, tmp_path_factory):
     """A run of the NumPy engine that was killed when it had two checkpoints."""
     out = tmp_path_factory.mktemp("stopped") / "run"
     process = start(small, "--dataset", "digits", "--engine", "numpy", "--out", out, "--checkpoint-every", 0)
-    while not (out / "metrics.csv").exists() or position(out) == 0:
+    while True:
         assert process.is_alive()
+        os.kill(process.pid, signal.SIGSTOP)  # so that nothing is renamed between looking and killing
+        both = all((out / name).exists() for name in CHECKPOINTS)
+        if both and (out / "metrics.csv").exists() and position(out) > 0:
+            break
+        os.kill(process.pid, signal.SIGCONT)
         time.sleep(0.005)
     process.kill()
     process.join()
@@ -588,7 +594,8 @@ def test_a_run_without_a_checkpoint_begins_again(killed, unbroken, capsys):
 def test_a_resumed_run_says_where_it_goes_on_and_leaves_no_checkpoint(killed, unbroken, capsys):
     assert run(["train", "--resume", str(killed)]) == 0
     screen = capsys.readouterr().out
-    assert f"Resume   {killed}: numpy after epoch 1" in screen
+    where = re.escape(f"Resume   {killed}: numpy ") + r"(after epoch [12]|in epoch [23] after \d+ batches)\n"
+    assert re.search(where, screen)
     assert not list(killed.glob("checkpoint*"))
     assert "checkpoint" not in screen.splitlines()[-1]
     assert any(line.startswith("Files") and "config.json" in line for line in screen.splitlines())
