@@ -60,6 +60,8 @@ def _labels(draw: Draw, name: str) -> Example:
         keywords["label_smoothing"] = draw.choice((0.0, 0.0, 0.1, 0.9))
     weight = draw.spread(classes, 0.2, 3.0) if draw.flag() else None
     x = draw.values(shape)
+    if name == "NLLLoss":
+        x = -np.abs(x)  # log-probabilities; of both signs, their sum can be nothing but rounding
     if name == "CrossEntropyLoss" and target.size > 2:  # p - 1 is then some 1e-5
         sure = tuple(draw.integer(0, n - 1) for n in target.shape)
         where = (*sure[:axis], int(target[sure]) % classes, *sure[axis:])
