@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chainrule.commands.options import Device, EngineChoice, OneEngine, Weights, check_least, engine_names
+from chainrule.commands.options import (
+    Device,
+    EngineChoice,
+    RunArgument,
+    Weights,
+    WhichWeights,
+    WhoseWeights,
+    check_least,
+    engine_names,
+)
 
 if TYPE_CHECKING:
     from chainrule.datasets import Dataset
@@ -23,18 +32,13 @@ class Split(StrEnum):
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, or its name in runs/.")],
+    run: RunArgument,
     engine: Annotated[
         EngineChoice | None,
         typer.Option(help="What to evaluate with.", show_default="both, or numpy where PyTorch is missing"),
     ] = None,
-    weights: Annotated[
-        Weights, typer.Option(help="Those after the last epoch, or after the best one by validation.")
-    ] = Weights.last,
-    weights_of: Annotated[
-        OneEngine | None,
-        typer.Option(help="Which engine's, of a run of both.", show_default="the run's first"),
-    ] = None,
+    weights: WhichWeights = Weights.last,
+    weights_of: WhoseWeights = None,
     split: Annotated[Split, typer.Option(help="Which images of the data set.")] = Split.test,
     dataset: Annotated[
         str | None, typer.Option(help="Another data set: a name or a folder.", show_default="the run's")

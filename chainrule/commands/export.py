@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from chainrule.commands.options import OneEngine, Weights
+from chainrule.commands.options import RunArgument, Weights, WhichWeights, WhoseWeights
 from chainrule.errors import ChainruleError, WrongUsage
 
 
@@ -18,18 +18,13 @@ class Format(StrEnum):
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, or its name in runs/.")],
+    run: RunArgument,
     form: Annotated[
         Format | None,
         typer.Option("--format", help="The kind of file.", show_default="as --out ends, or pth"),
     ] = None,
-    weights: Annotated[
-        Weights, typer.Option(help="Those after the last epoch, or after the best one by validation.")
-    ] = Weights.last,
-    weights_of: Annotated[
-        OneEngine | None,
-        typer.Option(help="Which engine's, of a run of both.", show_default="the run's first"),
-    ] = None,
+    weights: WhichWeights = Weights.last,
+    weights_of: WhoseWeights = None,
     out: Annotated[
         Path | None, typer.Option(help="The file.", show_default="RUN/model.pth, RUN/best-torch.onnx ...")
     ] = None,

@@ -1,6 +1,10 @@
 """What several commands share: the values of options, and their checks."""
 
 from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
 
 from chainrule.errors import ChainruleError, WrongUsage
 
@@ -32,6 +36,16 @@ class Weights(StrEnum):
 
     last = "last"
     best = "best"
+
+
+RunArgument: TypeAlias = Annotated[Path, typer.Argument(help="The folder of a run, or its name in runs/.")]
+WhichWeights: TypeAlias = Annotated[
+    Weights, typer.Option(help="Those after the last epoch, or after the best one by validation.")
+]
+WhoseWeights: TypeAlias = Annotated[
+    OneEngine | None,
+    typer.Option(help="Which engine's, of a run of both.", show_default="the run's first"),
+]
 
 
 def check_least(*options: tuple[str, int | None, int]) -> None:

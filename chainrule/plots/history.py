@@ -42,7 +42,7 @@ def history(records: tuple[Record, ...], run: Own | None) -> bytes:
             bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none"},
         )
     if run is not None:
-        axes.axhline(max(run.error, 0.05), color="black", linewidth=1.8, linestyle="--")
+        axes.axhline(max(run.error, 0.05), color="black", linewidth=1.8, linestyle="--", zorder=1.5)
         axes.annotate(
             _figure.plain(f"{run.name}: {run.error:.2f} %"),
             (1.0, max(run.error, 0.05)),
