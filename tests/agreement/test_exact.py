@@ -247,7 +247,7 @@ def test_the_network_is_not_changed(digits):
         ([nn.Linear(4, 3)], {"images": np.zeros((6, 4))}, TypeError, "images is float64, expected float32"),
         ([nn.Linear(4, 3)], {"labels": np.zeros(6, np.int8)}, TypeError, "labels is int8, expected int64"),
         ([nn.Linear(4, 3)], {"labels": np.zeros(5, np.int64)}, ValueError, "6 images and 5 labels"),
-        ([nn.Linear(4, 3)], {"lr": 1e38, "steps": 3}, FloatingPointError, "the loss is inf at step 3"),
+        ([nn.Linear(4, 3)], {"lr": 1e38, "steps": 20}, FloatingPointError, "the loss is (inf|nan)"),
     ],
 )
 def test_what_is_refused(layers, change, error, message):
