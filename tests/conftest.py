@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -35,3 +36,32 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real data sets: runs where ../shared/datasets lies beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium, the one that the system has."""
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
+        None,
+    )
+    if found is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium): runs in CI, which installs it")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A page without a network, 1280 pixels wide. The test fails if the page logs an error or throws."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, offline=True)
+    page, errors = context.new_page(), []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert not errors
