@@ -82,7 +82,7 @@ def backward(cache: Cache, grad_loss: Array) -> Array:
 
     For a label k the first term is 0 and the second has no cancellation: minus the sum of the other
     probabilities. That form is taken for the class that has more than half of T, if there is one. For every
-    other class ``T p_j`` and ``t_j`` are close only near ``p_j = t_j / T``, where the gradient is zero indeed.
+    other one ``T p_j`` and ``t_j`` are close only near ``p_j = t_j / T``, where the gradient is zero indeed.
     Source: Bishop (2006), section 4.3.4, for the derivative.
     """
     p, t, axis, reduction, divisor = cache
