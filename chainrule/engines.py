@@ -127,22 +127,36 @@ class NumpyEngine:
         return {
             "model": self.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": {name: generator.bit_generator.state for name, generator in self._generators()},
+            "random": generator_states(self.network),
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Go on from where ``training_state`` was called; the keys may have become text."""
         self.load_state_dict(state["model"])
-        numbered = {int(number): entry for number, entry in state["optimizer"]["state"].items()}
-        self.optimizer.load_state_dict({**state["optimizer"], "state": numbered})
-        for name, generator in self._generators():
-            generator.bit_generator.state = state["random"][name]
+        load_optimizer(self.optimizer, state["optimizer"])
+        load_generators(self.network, state["random"])
 
-    def _generators(self) -> Iterator[tuple[str, np.random.Generator]]:
-        """Give what each layer draws from while training; several may share one."""
-        for name, module in self.network.named_modules():
-            if isinstance(module, nn_reference.Dropout):
-                yield name, module.generator
+
+def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
+    """Give an optimizer of ``nn_reference`` its ``state_dict`` back; the keys may have become text."""
+    numbered = {int(number): entry for number, entry in state["state"].items()}
+    optimizer.load_state_dict({**state, "state": numbered})
+
+
+def generator_states(network: Any) -> dict[str, Any]:
+    """Return where the masks of each Dropout come from, by its name; several may share a generator."""
+    return {name: module.generator.bit_generator.state for name, module in _dropouts(network)}
+
+
+def load_generators(network: Any, states: dict[str, Any]) -> None:
+    """Give each Dropout's generator the state that `generator_states` returned."""
+    for name, module in _dropouts(network):
+        module.generator.bit_generator.state = states[name]
+
+
+def _dropouts(network: Any) -> Iterator[tuple[str, Any]]:
+    modules = network.named_modules()
+    return ((name, module) for name, module in modules if isinstance(module, nn_reference.Dropout))
 
 
 def keep_memory() -> None:
@@ -208,7 +222,7 @@ def torch_is_installed() -> bool:
     return find_spec("torch") is not None
 
 
-def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engine:
+def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu", workers: int = 1) -> Engine:
     """Return the engine ``name`` ("numpy" or "torch") for a recipe, with all that is random from ``seed``.
 
     The weights are drawn by ``nn_reference``, whichever the engine: two engines with one seed start equal.
@@ -216,8 +230,13 @@ def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engin
     its global generator, which is seeded here. (``[seed, 0]`` draws the weights, ``[seed, 1, epoch]`` the
     order of the examples, ``[seed, 3]`` which of them are kept back for validation.)
 
-    Raises ChainruleError when PyTorch has no such device.
+    ``workers`` above 1 share the NumPy engine's steps. Raises ChainruleError when PyTorch has no such device,
+    and when a network cannot be trained by several workers.
     """
+    if name == "numpy" and workers > 1:
+        from chainrule.workers import WorkersEngine
+
+        return WorkersEngine(recipe, seed, workers)
     network = recipe.build(
         nn_reference,
         generator=np.random.default_rng([seed, 0]),

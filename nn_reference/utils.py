@@ -41,13 +41,16 @@ class Vector(Parameter):
     Given to an optimizer in place of the parameters themselves, it is updated in one go; every formula of an
     optimizer is element by element, so that nothing changes but the time. Each parameter's ``data`` becomes a
     view of this one's, with its own order in memory, and a layer computes its gradient where it belongs
-    if it can. A parameter that has no gradient while others have one counts as having zeros.
+    if it can. A parameter that has no gradient while others have one counts as having zeros. ``data`` and
+    ``grad``, if given, are the arrays that it uses.
     """
 
-    def __init__(self, parameters: Iterable[Parameter]) -> None:
+    def __init__(
+        self, parameters: Iterable[Parameter], data: Array | None = None, grad: Array | None = None
+    ) -> None:
         self.parameters = list(parameters)
-        super().__init__(np.concatenate([p.data.ravel("K") for p in self.parameters]))
-        self._grad = np.zeros_like(self.data)
+        super().__init__(np.concatenate([p.data.ravel("K") for p in self.parameters], out=data))
+        self._grad = np.zeros_like(self.data) if grad is None else grad
         stop = 0
         for p in self.parameters:
             start, stop = stop, stop + p.data.size

@@ -62,6 +62,9 @@ def train(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of either engine on the CPU.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share each step of the NumPy engine (a quiet machine: 2).")
+    ] = 1,
     seed: Annotated[
         int | None,
         typer.Option(help="Decides weights and order, to the bit.", show_default="the recipe's"),
@@ -93,7 +96,7 @@ def train(
     Example: chainrule train ann --engine both --epochs 3 --out runs/first
     """
     check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
-    check_least(("--threads", threads, 1), ("--validation", validation, 0))
+    check_least(("--threads", threads, 1), ("--workers", workers, 1), ("--validation", validation, 0))
     check_least(("--early-stopping", early_stopping, 1))
     if not checkpoint_every >= 0:
         raise WrongUsage(f"--checkpoint-every must be at least 0 seconds, found {checkpoint_every:g}")
@@ -116,7 +119,7 @@ def train(
         options = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
         options |= {"validation": validation, "early_stopping": early_stopping}
         given = {f"training.{key}": value for key, value in options.items() if value is not None}
-        job = _new_job(recipe, settings or [], given, engine, dataset, root, device, threads)
+        job = _new_job(recipe, settings or [], given, engine, dataset, root, device, threads, workers)
         path = out.expanduser() if out else Path("runs") / f"{job.plan.name}-{job.data.name}"
         folder = RunFolder(path, overwrite=overwrite, numbered=out is None)
     with folder:
@@ -138,6 +141,7 @@ class _Job:
     engines: list[str]
     device: str
     threads: int
+    workers: int
     config: dict[str, Any]
 
 
@@ -150,6 +154,7 @@ def _new_job(
     root: Path | None,
     device: Device,
     threads: int,
+    workers: int,
 ) -> _Job:
     names = engine_names(engine, device)
 
@@ -159,8 +164,8 @@ def _new_job(
     plan = recipes.load(recipe, recipes.changes(settings) | given)
     data = datasets.load(dataset, root)
     _check_fit(plan, data)
-    config = records.config(plan, names, data, device, threads)
-    return _Job(plan, data, names, device, threads, config)
+    config = records.config(plan, names, data, device, threads, workers)
+    return _Job(plan, data, names, device, threads, workers, config)
 
 
 def _job_of(run: "SavedRun", root: Path | None) -> _Job:
@@ -170,6 +175,7 @@ def _job_of(run: "SavedRun", root: Path | None) -> _Job:
 
     try:
         device, threads = run.config["device"], run.config["threads"]
+        workers = run.config.get("workers", 1)
         names = engine_names(EngineChoice(run.config["engine"]), Device(device))
         dataset, folder, then = (run.config[key] for key in ("dataset", "dataset_folder", "versions"))
     except (KeyError, TypeError, ValueError) as error:
@@ -186,7 +192,7 @@ def _job_of(run: "SavedRun", root: Path | None) -> _Job:
     if changed:
         what = "; ".join(changed)
         _warn(f"{run.path} was begun with {what}: the bits may differ from those of an unbroken run")
-    return _Job(run.recipe, data, names, device, threads, run.config)
+    return _Job(run.recipe, data, names, device, threads, workers, run.config)
 
 
 def _run(
@@ -210,7 +216,9 @@ def _run(
     for name in names:
         steps = training.steps_per_epoch(len(data.train_labels), plan)
         engines.rehearse(plan, name, job.device, steps)
-    built = [engines.build(plan, name, seed=plan.seed, device=job.device) for name in names]
+    built = [
+        engines.build(plan, name, seed=plan.seed, device=job.device, workers=job.workers) for name in names
+    ]
     if not resume:
         folder.write_json("config.json", job.config)
 
