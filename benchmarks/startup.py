@@ -3,8 +3,8 @@
     python benchmarks/startup.py [--rounds 11]
 
 Each command's ``--help`` is started in turns, as a process of its own; medians of the wall clock and of the
-processor time, which other programs disturb less. Then one epoch of each engine on 60,000 random images, each in
-its own process: the largest resident memory.
+processor time, which other programs disturb less. Then one epoch of each engine on 60,000 random images, in
+a process of its own: the largest resident memory.
 """
 
 import argparse
