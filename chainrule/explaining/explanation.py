@@ -1,15 +1,17 @@
 """An explanation: all numbers of one forward and backward, ready to be printed, written as JSON or drawn."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from chainrule.engines import torch_is_installed
-from chainrule.errors import ChainruleError
-from chainrule.explaining import formulas, others
+from chainrule.explaining import formulas, others, paths
+from chainrule.explaining import step as steps
 from chainrule.explaining.encoding import encode
 from chainrule.explaining.others import Difference
+from chainrule.explaining.paths import WeightGradient
+from chainrule.explaining.step import Step
 from chainrule.explaining.subject import Subject
 from chainrule.explaining.trace import LayerTrace, Trace, trace
 
@@ -22,14 +24,23 @@ MOST_DIFFERENCES = 200
 class Autograd:
     """PyTorch's gradients beside the engine's.
 
-    ``largest_ratio`` is max|difference| / max|gradient|, both over all parameters: the bias before a BatchNorm
-    has a gradient that is rounding alone.
+    ``largest_ratio`` is max|difference| / max|gradient|, both over all parameters: one by one would not
+    do, as the gradient of a bias before BatchNorm is rounding alone.
     """
 
     loss: float
     gradients: dict[str, np.ndarray] = field(repr=False)
     largest_difference: float
     largest_ratio: float
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight followed: its gradient as sums, beside autograd's (None without PyTorch) and a difference."""
+
+    sums: WeightGradient
+    autograd: float | None
+    difference: Difference
 
 
 @dataclass(frozen=True)
@@ -40,18 +51,25 @@ class Explanation:
     trace: Trace
     autograd: Autograd | None
     differences: dict[str, list[Difference]]  # of all elements, in reading order; empty for large networks
+    weight: Weight | None = None
+    step: Step | None = None
 
     def to_dict(self, *, single: bool = False) -> dict[str, Any]:
         """Return it as JSON's types; ``single`` rounds large arrays to float32 (see `encoding`)."""
         return _as_dict(self, single)
 
 
-def explain(subject: Subject) -> Explanation:
+def explain(
+    subject: Subject, *, weight: str | None = None, most_paths: int = 10, step: bool = False
+) -> Explanation:
     """Send the subject's example through its network and back, and find the gradients in other ways too.
 
-    Raises ChainruleError if the numbers overflow.
+    ``weight`` is one to follow, such as "fc1.weight[0,1]", of whose paths ``most_paths`` are listed; with
+    ``step`` the optimizer takes one. Raises WrongUsage for a weight that is not there, ChainruleError if the
+    numbers overflow.
     """
     traced = trace(subject)
+    name = None if weight is None else paths.find(traced, weight)
     beside = None
     if torch_is_installed():
         loss, gradients = others.autograd(subject, traced)
@@ -62,11 +80,18 @@ def explain(subject: Subject) -> Explanation:
     found = {}
     parameters = traced.parameters()
     if sum(value.size for value in parameters.values()) <= MOST_DIFFERENCES:
-        for name, value in parameters.items():
-            found[name] = others.differences(subject, name, np.ndindex(value.shape))
-            if not all(np.isfinite(one.value) for one in found[name]):
-                raise ChainruleError(f"the loss overflows beside {name}: use smaller numbers")
-    return Explanation(subject, traced, beside, found)
+        for key, value in parameters.items():
+            found[key] = others.differences(subject, key, np.ndindex(value.shape))
+    followed = None
+    if name is not None:
+        key = f"{name.layer}.{name.parameter}"
+        followed = Weight(
+            paths.follow(subject, traced, name, most_paths),
+            None if beside is None else float(beside.gradients[key][name.index]),
+            others.differences(subject, key, [name.index])[0],
+        )
+    taken = steps.step(subject, traced) if step else None
+    return Explanation(subject, traced, beside, found, followed, taken)
 
 
 def _as_dict(explanation: Explanation, single: bool) -> dict[str, Any]:
@@ -76,7 +101,7 @@ def _as_dict(explanation: Explanation, single: bool) -> dict[str, Any]:
     def array(values: np.ndarray) -> dict[str, Any]:
         return encode(values, single=single)
 
-    return {
+    result = {
         "format": "chainrule explanation",
         "version": VERSION,
         "subject": {
@@ -107,6 +132,45 @@ def _as_dict(explanation: Explanation, single: bool) -> dict[str, Any]:
             "largest_difference": explanation.autograd.largest_difference,
             "largest_ratio": explanation.autograd.largest_ratio,
         },
+    }
+    if explanation.weight is not None:
+        result["weight"] = _weight(explanation.weight)
+    if explanation.step is not None:
+        taken = explanation.step
+        result["step"] = {
+            "optimizer": taken.optimizer,
+            "arguments": taken.arguments,
+            "formula": taken.formula,
+            "loss_before": taken.loss_before,
+            "loss_after": taken.loss_after,
+            "first_order": taken.first_order,
+            "after": {key: array(value) for key, value in taken.after.items()},
+        }
+    return result
+
+
+def _weight(weight: Weight) -> dict[str, Any]:
+    sums = weight.sums
+    found = sums.paths
+    return {
+        "name": str(sums.name),
+        "layer": sums.name.layer,
+        "parameter": sums.name.parameter,
+        "index": list(sums.name.index),
+        "value": sums.value,
+        "gradient": sums.gradient,
+        "terms": {"count": sums.term_count, "listed": [asdict(term) for term in sums.terms]},
+        "paths": {
+            "count": found.count,
+            "nonzero": found.nonzero,
+            "through": list(found.through),
+            "until": found.until,
+            "listed": [asdict(path) for path in found.listed],
+            "rest": found.rest,
+            "total": found.total,
+        },
+        "autograd": weight.autograd,
+        "finite_difference": asdict(weight.difference),
     }
 
 

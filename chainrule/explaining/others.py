@@ -1,7 +1,9 @@
 """The same gradients, found without the engine's backward: PyTorch's autograd, and finite differences."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +56,7 @@ def differences(subject: Subject, parameter: str, indices: Iterable[tuple[int, .
 
     h is the cube root of the machine epsilon, times the parameter's size where that is above 1: there
     rounding and the formula err alike. Source: Press et al., *Numerical Recipes* (2007), section 5.7.
+    Raises ChainruleError if the loss overflows there.
     """
     network, criterion = subject.fresh()
     data = dict(network.named_parameters())[parameter].data
@@ -68,24 +71,22 @@ def differences(subject: Subject, parameter: str, indices: Iterable[tuple[int, .
             sides.append(_forward(subject, network, criterion))
         data[index] = value
         (up, pattern_up), (down, pattern_down) = sides
-        kink = next((name for name in pattern_up if not _same(pattern_up[name], pattern_down[name])), None)
+        if not (np.isfinite(up) and np.isfinite(down)):
+            raise ChainruleError(f"the loss overflows beside {parameter}: use smaller numbers")
+        kink = next(
+            (name for name in pattern_up if not np.array_equal(pattern_up[name], pattern_down[name])), None
+        )
         found.append(Difference(h, up, down, (up - down) / (above - below), kink))
     return found
 
 
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a, b)
-
-
-def _forward(subject: Subject, network: object, criterion: object) -> tuple[float, dict[str, np.ndarray]]:
+def _forward(subject: Subject, network: Any, criterion: Any) -> tuple[float, dict[str, np.ndarray]]:
     """Return the loss, and on which side of its kinks each layer is; draw the masks anew, but the same."""
-    import copy
-
-    draws = [module.generator for module in network.modules() if isinstance(module, nn_reference.Dropout)]  # type: ignore[attr-defined]
+    draws = [module.generator for module in network.modules() if isinstance(module, nn_reference.Dropout)]
     states = {id(generator): (generator, copy.deepcopy(generator.bit_generator.state)) for generator in draws}
-    tape = nn_reference.Tape(network)  # type: ignore[arg-type]
+    tape = nn_reference.Tape(network)
     with np.errstate(over="ignore", invalid="ignore"), nn_reference.no_grad(), tape:
-        loss = float(criterion(network(subject.x), subject.target))  # type: ignore[operator]
+        loss = float(criterion(network(subject.x), subject.target))
     for generator, state in states.values():
         generator.bit_generator.state = state
     sides = {}
@@ -95,10 +96,3 @@ def _forward(subject: Subject, network: object, criterion: object) -> tuple[floa
         elif isinstance(call.layer, nn_reference.MaxPool2d):
             sides[call.name] = call.cache[1]
     return loss, sides
-
-
-def check_step(difference: Difference, name: str) -> Difference:
-    """Return the difference; ChainruleError if it overflowed."""
-    if not np.isfinite(difference.value):
-        raise ChainruleError(f"the loss overflows beside {name}: use smaller numbers")
-    return difference

@@ -5,6 +5,7 @@ one kind of thing: a recipe, its network in float64, an input and a target.
 """
 
 import copy
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,7 @@ def from_net(text: str, activation: str, loss: str | None, learning_rate: float,
             raise WrongUsage(f"{option} is for recipes and runs; give a network of --net its --input")
     kind = ACTIVATIONS[activation]
     layers, shapes = [], []
-    for number, (ins, outs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+    for number, (ins, outs) in enumerate(itertools.pairwise(sizes), start=1):
         layers.append(Part("Linear", {"in_features": ins, "out_features": outs}, f"fc{number}"))
         shapes.append((outs,))
         if number < len(sizes) - 1 and activation != "none":
@@ -224,7 +225,7 @@ def _sizes(text: str) -> list[int]:
     sizes = [int(part) for part in text.split("-")]
     if not all(1 <= size <= _MOST_UNITS for size in sizes):
         raise WrongUsage(f"--net takes layers of 1 to {_MOST_UNITS:,} units, found '{text}'")
-    if (weights := sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))) > _MOST_WEIGHTS:
+    if (weights := sum(a * b for a, b in itertools.pairwise(sizes))) > _MOST_WEIGHTS:
         raise WrongUsage(f"--net takes up to {_MOST_WEIGHTS:,} weights, '{text}' has {weights:,}")
     return sizes
 

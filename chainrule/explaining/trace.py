@@ -120,7 +120,7 @@ def trace(subject: Subject) -> Trace:
 def _layer(call: nn_reference.Call, before: Any) -> LayerTrace:
     assert call.grad_output is not None
     assert call.grad_input is not None
-    parameters = {name: parameter for name, parameter in call.layer.named_parameters()}
+    parameters = dict(call.layer.named_parameters())
     kind = type(call.layer).__name__
     local = _local(kind, call, before)
     _check(call, local)
