@@ -36,7 +36,7 @@ class Autograd:
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight followed: its gradient as sums, beside autograd's (None without PyTorch) and a difference."""
+    """One weight followed: its gradient as sums, autograd's (None without PyTorch), and a difference."""
 
     sums: WeightGradient
     autograd: float | None

@@ -34,13 +34,13 @@ _WEIGHTED = {
         "y = x Wᵀ + b",
         "dy/dx = W",
         "dL/dx = g W",
-        {"weight": "dL/dW = gᵀ x", "bias": "dL/db = Σ g over the batch"},
+        {"weight": "dL/dW = gᵀ x", "bias": "dL/db = Σ g"},
     ),
     "Conv2d": Formulas(
         "y[o,r,c] = b[o] + Σ W[o,k,i,j] x[k, r·stride+i, c·stride+j]",
         "dy/dx = W, at every place of the kernel",
         "dL/dx = Σ g W over the windows that see the pixel",
-        {"weight": "dL/dW = Σ g x over all places", "bias": "dL/db = Σ g over all places"},
+        {"weight": "dL/dW = Σ g x", "bias": "dL/db = Σ g"},
     ),
 }
 _NORM = {"weight": "dL/dγ = Σ g x̂", "bias": "dL/dβ = Σ g"}

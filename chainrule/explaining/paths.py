@@ -1,17 +1,18 @@
 """One weight's gradient as the sum over the paths from it to the loss.
 
-A weight w changes some outputs y of its layer, each of these changes outputs of the next layer, and so on to the
-loss. By the chain rule each such path contributes the product of the local derivatives along it, and
+A weight w changes some outputs y of its layer, each of these changes outputs of the next layer, and so on to
+the loss. By the chain rule each such path contributes the product of the local derivatives along it, and
 
     dL/dw = sum over paths of  dy/dw · (local derivatives of the layers behind) · dL/dscores
 
-The factors are the engine's: weights, local derivatives (`trace.Local`) and the gradient of the loss. A network
-784-512-256-128-10 has 327,680 paths for each weight of its first layer, so they are not all written out: the
-largest are found layer by layer from the loss backwards (the largest paths from a node begin with one edge and
-go on as one of the largest from where it leads), the rest is what they leave of the sum, which comes from
-matrix products. Paths are followed through fully connected layers and those that work on each number by itself.
-At any other layer (a convolution, a pooling, BatchNorm with the batch's statistics) they stop: there the engine's
-gradient of what goes into it is the last factor.
+The factors are the engine's: weights, local derivatives (`trace.Local`) and the gradient of the loss. In a
+network 784-512-256-128-10 each weight of the first layer has 327,680 paths, so they are not all written out.
+The largest are found layer by layer from the loss backwards (a node's largest paths are one edge and then one
+of the largest from where it leads); the rest is what they leave of the sum, which comes from matrix products.
+
+Paths are followed through fully connected layers and those that work on each number by itself. At any other
+layer (a convolution, a pooling, BatchNorm with the batch's statistics) they stop: there the engine's gradient
+of what goes into it is the last factor.
 """
 
 import copy
@@ -19,6 +20,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -152,7 +154,7 @@ def follow(subject: Subject, trace: Trace, name: WeightName, most: int = 10) -> 
     upstream = layer.grad_output[unit]
     products = local[unit] * upstream
     gradient = float(layer.gradients[name.parameter][name.index])
-    paths, size = _paths(trace, layer, local, unit, most)
+    paths, size = _paths(trace, name, local, unit, most)
     if not abs(paths.total - gradient) <= _ROUNDING * size:
         raise ChainruleError(
             f"{name}: the paths sum to {paths.total!r}, the engine's gradient is {gradient!r}"
@@ -173,8 +175,8 @@ def follow(subject: Subject, trace: Trace, name: WeightName, most: int = 10) -> 
 def local_of(before: object, layer: LayerTrace, name: WeightName) -> np.ndarray:
     """Return dy/dw, in the shape of the layer's output y.
 
-    Every layer with parameters is linear in them, so that this is what the layer gives with w = 1 and all other
-    parameters 0: for a weight of Linear its input x, for a bias 1, for a kernel's weight the pixels that it meets.
+    Every layer is linear in its parameters, so that this is what it gives with w = 1 and all others 0: for a
+    weight of Linear its input x, for a bias 1, for a weight of a kernel the pixels that it meets.
     """
     alone = copy.deepcopy(before)
     for key, parameter in alone.named_parameters():  # type: ignore[attr-defined]
@@ -184,7 +186,7 @@ def local_of(before: object, layer: LayerTrace, name: WeightName) -> np.ndarray:
     return np.asarray(alone(layer.input))  # type: ignore[operator]
 
 
-def _unit(layer: LayerTrace, name: WeightName) -> tuple[object, ...]:
+def _unit(layer: LayerTrace, name: WeightName) -> tuple[Any, ...]:
     """Return the slice of the layer's output that the weight changes: one unit, or one channel."""
     return (..., name.index[0]) if layer.kind == "Linear" else (slice(None), name.index[0])
 
@@ -195,9 +197,10 @@ def _largest(values: np.ndarray, most: int) -> list[int]:
 
 
 def _paths(
-    trace: Trace, layer: LayerTrace, local: np.ndarray, unit: tuple[object, ...], most: int
+    trace: Trace, name: WeightName, local: np.ndarray, unit: tuple[Any, ...], most: int
 ) -> tuple[Paths, float]:
     """Return the paths, and the sum of their sizes without sign."""
+    layer = trace[name.layer]
     behind = trace.layers[[one.name for one in trace.layers].index(layer.name) + 1 :]
     expanded: list[LayerTrace] = []
     for one in behind:
@@ -228,10 +231,14 @@ def _paths(
             node, rank = divmod(k, products.shape[1])
             best.append((float(products[node, rank]), n, node, rank))
     best.sort(key=lambda one: -abs(one[0]))
+    what = ""
+    if layer.kind == "Linear":
+        what = f"x[{name.index[-1]}]" if name.parameter == "weight" else "dy/db"
     listed = []
     for product, n, node, rank in best[:most]:
         start = int(searches[n].starts[node])
-        first_factor = Factor(layer.name, f"dy{_at(layer, start)}/dw", float(local[n].reshape(-1)[start]))
+        value = float(local[n].reshape(-1)[start])
+        first_factor = Factor(layer.name, what or f"dy{_at(layer, start)}/dw", value)
         factors = (first_factor, *searches[n].factors(node, rank, last, until))
         listed.append(Path(n, factors, product))
     rest = total - math.fsum(path.product for path in listed) if count > len(listed) else 0.0
@@ -264,8 +271,8 @@ def _at(layer: LayerTrace, flat: int) -> str:
 class _Search:
     """The paths of one example from some outputs of the weight's layer to where they are followed to.
 
-    It goes from the end to the start. For each node of a layer it keeps the sum of all paths from there, the sum
-    without signs, how many are not zero, and the ``most`` largest with where each goes on.
+    It goes from the end to the start. For each node of a layer it keeps the sum of all paths from there, the
+    sum without signs, how many are not zero, and the ``most`` largest with where each goes on.
     """
 
     def __init__(self, steps: list[_Step], starts: np.ndarray, end: np.ndarray, most: int):
