@@ -53,7 +53,9 @@ def _head(explanation: Explanation, width: int) -> Iterator[str]:
         where = f"{many} {shown} of the {example['split']} images of {example['title']}: {names}{dots}"
         yield from _wrapped("Example  ", where, width)
     else:
-        yield f"Example  {_count(len(subject.x), 'example')} of one's own"
+        drawn = f"drawn from seed {plan.seed} (--input and --label give your own)"
+        origin = "as given" if example["source"] == "given" else drawn
+        yield f"Example  {_count(len(subject.x), 'example')}, {origin}"
     if any(
         layer.kind == "Dropout" or layer.kind.startswith("BatchNorm") for layer in explanation.trace.layers
     ):
@@ -96,7 +98,11 @@ def _forward(explanation: Explanation, width: int) -> Iterator[str]:
         yield from (line for row in rows for line in _table([row], width))
         if layer.kind == "Dropout" and layer.cache is not None:
             yield from _table([("mask", layer.cache)], width)
-        yield from _table([("y", layer.output)], width)
+        if layer.local.kind == "reshape" and layer.output.size > MOST_SHOWN:
+            head = f"  y  {tuple(layer.output.shape)}"
+            yield f"{head:{_LABEL}}the same numbers"
+        else:
+            yield from _table([("y", layer.output)], width)
     kind = subject.recipe.loss.type
     smoothing = float(subject.recipe.loss.arguments.get("label_smoothing", 0))
     formula, _ = formulas.of_loss(kind, smoothing, len(subject.x))
@@ -121,29 +127,53 @@ def _parameters(layer: LayerTrace) -> Iterable[tuple[str, np.ndarray]]:
 def _backward(explanation: Explanation, width: int) -> Iterator[str]:
     subject, traced = explanation.subject, explanation.trace
     yield ""
-    yield "Backward: from the loss to each parameter, upstream × local = gradient"
+    yield "Backward: from the loss to each parameter, upstream × local = gradient (g = dL/dy)"
     smoothing = float(subject.recipe.loss.arguments.get("label_smoothing", 0))
     _, formula = formulas.of_loss(subject.recipe.loss.type, smoothing, len(subject.x))
     yield ""
     yield f"loss  {formula}"
     yield from _table([("dL/dx", traced.grad_scores)], width)
+    behind = "the loss"
     for layer in reversed(traced.layers):
         said = formulas.of(layer)
         yield ""
         yield f"{layer.name}  {layer.kind}: {said.backward}"
-        rows = [("  g = dL/dy, upstream", layer.grad_output)]
+        upstream = ("  upstream g", layer.grad_output)
         if layer.local.kind == "elementwise" and layer.local.values is not None:
-            rows.append(("× dy/dx, local", layer.local.values))
-            rows.append(("= dL/dx", layer.grad_input))
-            yield from _table(rows, width)
+            rows = [upstream, ("× local dy/dx", layer.local.values), ("= gradient dL/dx", layer.grad_input)]
+            yield from _table(rows, width, largest=False, place=_largest(layer.grad_input, 1)[0])
+            if layer.output.size > MOST_SHOWN:
+                yield from _products(layer, layer.local.values)
             if said.local not in ("dy/dx = 1", "dy/dx = mask"):
                 yield f"  ({said.local})"
         else:
-            yield from _table(rows, width)
+            if layer.output.size > MOST_SHOWN:
+                head = f"  {upstream[0]}  "
+                yield f"{head:{_LABEL}}{tuple(layer.grad_output.shape)}, from {behind} above"
+            else:
+                yield from _table([upstream], width)
             yield from _local(layer, said.local, width)
-            yield from _table([("= dL/dx", layer.grad_input)], width)
+            if layer.local.kind == "reshape" and layer.output.size > MOST_SHOWN:
+                yield f"{'  = gradient dL/dx':{_LABEL}}{tuple(layer.grad_input.shape)}, the same numbers"
+            else:
+                yield from _table([("= gradient dL/dx", layer.grad_input)], width)
         for key, gradient in layer.gradients.items():
             yield from _table([(said.parameters.get(key, f"dL/d{key}"), gradient)], width)
+        behind = layer.name
+
+
+def _products(layer: LayerTrace, local: np.ndarray) -> Iterator[str]:
+    """Give upstream times local in numbers, where the gradient is largest."""
+    for place in _largest(layer.grad_input, 3):
+        factors = f"{_bracketed(float(layer.grad_output[place]))} × {_bracketed(float(local[place]))}"
+        result = number(float(layer.grad_input[place]))
+        yield f"{'':{_LABEL}}[{','.join(map(str, place))}]  {factors} = {result}"
+
+
+def _largest(array: np.ndarray, most: int) -> list[tuple[int, ...]]:
+    """Return where the numbers of the largest size are, the largest first."""
+    order = np.argsort(-np.abs(array).reshape(-1), kind="stable")[:most]
+    return [tuple(int(i) for i in np.unravel_index(int(k), array.shape)) for k in order]
 
 
 def _local(layer: LayerTrace, formula: str, width: int) -> Iterator[str]:
@@ -152,7 +182,7 @@ def _local(layer: LayerTrace, formula: str, width: int) -> Iterator[str]:
         yield from _table([(f"× {formula.split(' = ')[0]}", layer.local.values)], width)
         yield f"  ({formula})"
     elif layer.local.kind == "windows" and layer.local.values is not None:
-        yield from _table([("× Σ dy/dx, local", layer.local.values)], width)
+        yield from _table([("× local Σ dy/dx", layer.local.values)], width)
         yield f"  ({formula})"
     else:
         yield from _wrapped(
@@ -190,8 +220,7 @@ def _some_weight(explanation: Explanation) -> str:
     for layer in explanation.trace.layers:
         if "weight" in layer.gradients:
             gradient = layer.gradients["weight"]
-            place = np.unravel_index(int(np.abs(gradient).argmax()), gradient.shape)
-            return f"{layer.name}.weight[{','.join(str(int(i)) for i in place)}]"
+            return f"{layer.name}.weight[{','.join(map(str, _largest(gradient, 1)[0]))}]"
     return "fc1.weight[0,0]"
 
 
@@ -384,8 +413,17 @@ def _step(explanation: Explanation, step: Step, width: int) -> Iterator[str]:
         yield "  The loss rose: the step was longer than the slope holds; try a smaller --lr"
 
 
-def _table(rows: list[tuple[str, np.ndarray]], width: int) -> Iterator[str]:
-    """Give labelled arrays one below the other with their columns aligned, each small one whole."""
+def _table(
+    rows: list[tuple[str, np.ndarray]],
+    width: int,
+    largest: bool = True,
+    place: tuple[int, ...] | None = None,
+) -> Iterator[str]:
+    """Give labelled arrays one below the other with their columns aligned, each small one whole.
+
+    Of large ones the part round ``place`` is shown (None: round the largest number) and, if ``largest``, the
+    largest numbers.
+    """
     texts = [
         [number(value) for value in array.reshape(-1)] if array.size <= MOST_SHOWN else None
         for _, array in rows
@@ -396,11 +434,11 @@ def _table(rows: list[tuple[str, np.ndarray]], width: int) -> Iterator[str]:
         head = f"  {label}  {tuple(array.shape)}"
         left = f"{head:{_LABEL}}"
         if row is None:
-            yield from _summary(left, array, width)
+            yield from _summary(left, array, width, largest, place)
             continue
         columns = array.shape[-1] if array.ndim else 1
         fits = max(1, (width - max(_LABEL, 1)) // cell)
-        if len(left) > _LABEL:  # a long label has a line of its own
+        if len(left) >= _LABEL and left[-1] != " ":  # a long label has a line of its own
             yield left.rstrip()
             left = ""
         for start in range(0, len(row), columns):
@@ -411,29 +449,32 @@ def _table(rows: list[tuple[str, np.ndarray]], width: int) -> Iterator[str]:
                 left = ""
 
 
-def _summary(left: str, array: np.ndarray, width: int) -> Iterator[str]:
+def _summary(
+    left: str, array: np.ndarray, width: int, largest: bool, place: tuple[int, ...] | None
+) -> Iterator[str]:
     """Give the size, a part and the largest numbers of a large array."""
     zeros = array.size - np.count_nonzero(array)
     share = f", {zeros:,} of {array.size:,} are 0" if zeros else f", {array.size:,} numbers"
     norm = math.sqrt(float(np.vdot(array, array)))
     text = f"norm {number(norm)}, {number(float(array.min()))} to {number(float(array.max()))}{share}"
-    if len(left) > _LABEL:
+    if len(left) >= _LABEL and left[-1] != " ":
         yield left.rstrip()
         left = ""
     yield from _wrapped(f"{left:{_LABEL}}", text, width)
     if zeros == array.size:
         return
-    indent = " " * _LABEL
-    order = np.argsort(-np.abs(array).reshape(-1), kind="stable")[:3]
-    places = [tuple(int(i) for i in np.unravel_index(int(k), array.shape)) for k in order]
-    largest = "  ".join(f"[{','.join(map(str, place))}] {number(float(array[place]))}" for place in places)
-    yield from _corner(array, places[0], width)
-    yield from _wrapped(f"{indent}largest ", largest, width)
+    places = _largest(array, 3)
+    yield from _corner(array, place or places[0], width)
+    if largest:
+        shown = (f"[{','.join(map(str, one))}] {number(float(array[one]))}" for one in places)
+        yield from _wrapped(f"{'':{_LABEL}}largest ", "  ".join(shown), width)
 
 
 def _corner(array: np.ndarray, place: tuple[int, ...], width: int) -> Iterator[str]:
     """Give a few numbers of a matrix's first rows and columns, or of an image round its largest number."""
-    columns = min(max(1, (width - _LABEL - 2) // 11), 6, array.shape[-1])
+    if array.ndim == 1:
+        array = array[None]
+    columns = min(max(1, (width - _LABEL) // _CELL), 6, array.shape[-1])
     rows = min(3, array.shape[-2])
     lead = place[:-2] if array.ndim > 2 else ()
     image = array[lead]
@@ -441,12 +482,14 @@ def _corner(array: np.ndarray, place: tuple[int, ...], width: int) -> Iterator[s
     if array.ndim > 2:
         top = min(max(place[-2] - rows // 2, 0), image.shape[0] - rows)
         left = min(max(place[-1] - columns // 2, 0), image.shape[1] - columns)
-    where = "".join(f"{i}," for i in lead) + f"{top}:{top + rows},{left}:{left + columns}"
     part = image[top : top + rows, left : left + columns]
     texts = [[number(float(value)) for value in row] for row in part]
     cell = max(_CELL, *(len(text) + 2 for row in texts for text in row))
+    fits = max(1, (width - _LABEL) // cell)
+    where = "".join(f"{i}," for i in lead) + f"{top}:{top + rows},{left}:{left + min(columns, fits)}"
     yield f"{'':{_LABEL}}[{where}]"
-    yield from (f"{'':{_LABEL}}" + "".join(f"{text:>{cell}}" for text in row) for row in texts)
+    for row in texts:
+        yield f"{'':{_LABEL}}" + "".join(f"{text:>{cell}}" for text in row[:fits])
 
 
 def _beside(text: str, right: str, width: int) -> Iterator[str]:
