@@ -131,12 +131,13 @@ def find(trace: Trace, text: str) -> WeightName:
     except ValueError:
         raise WrongUsage(f"--weight: expected whole numbers in [{numbers}], such as 0,0") from None
     if len(index) != len(shape):
-        raise WrongUsage(f"--weight: {name} has shape {shape}, expected {len(shape)} numbers in [{numbers}]")
+        raise WrongUsage(
+            f"--weight: {name} has shape {shape}, expected {len(shape)} indices, found [{numbers}]"
+        )
     for axis, (number, size) in enumerate(zip(index, shape, strict=True)):
         if number >= size:
             raise WrongUsage(
-                f"--weight: {name} has shape {shape}: number {axis + 1} in [{numbers}] goes from 0 to "
-                f"{size - 1}, found {number}"
+                f"--weight: {name} has shape {shape}: axis {axis} goes from 0 to {size - 1}, found {number}"
             )
     layer, _, parameter = name.rpartition(".")
     return WeightName(layer, parameter, index)

@@ -107,7 +107,7 @@ def _forward(explanation: Explanation, width: int) -> Iterator[str]:
     smoothing = float(subject.recipe.loss.arguments.get("label_smoothing", 0))
     formula, _ = formulas.of_loss(kind, smoothing, len(subject.x))
     yield ""
-    yield f"loss  {kind}: {formula}"
+    yield from _wrapped("loss  ", f"{kind}: {formula}", width)
     if subject.classes:
         yield from _table([("p = softmax(x)", probabilities(explanation))], width)
         names = [subject.class_names[label] for label in subject.target[:8]]
@@ -127,11 +127,11 @@ def _parameters(layer: LayerTrace) -> Iterable[tuple[str, np.ndarray]]:
 def _backward(explanation: Explanation, width: int) -> Iterator[str]:
     subject, traced = explanation.subject, explanation.trace
     yield ""
-    yield "Backward: from the loss to each parameter, upstream × local = gradient (g = dL/dy)"
+    yield "Backward: from the loss to the parameters, upstream g × local = gradient"
     smoothing = float(subject.recipe.loss.arguments.get("label_smoothing", 0))
     _, formula = formulas.of_loss(subject.recipe.loss.type, smoothing, len(subject.x))
     yield ""
-    yield f"loss  {formula}"
+    yield from _wrapped("loss  ", formula, width)
     yield from _table([("dL/dx", traced.grad_scores)], width)
     behind = "the loss"
     for layer in reversed(traced.layers):
@@ -323,7 +323,7 @@ def _why_zero(found: Paths) -> str:
 def _matrix_form(explanation: Explanation, layer: LayerTrace, weight: Weight, width: int) -> Iterator[str]:
     traced = explanation.trace
     sums = weight.sums
-    yield "The same in matrix form (dL/d(fc1): the gradient of fc1's output)".replace("fc1", layer.name)
+    yield f"The same in matrix form (dL/d({layer.name}): the gradient of {layer.name}'s output)"
     rows = []
     last = traced.layers[-1].name
     rows.append((f"dL/d({last})", "from the loss", f"{traced.grad_scores.shape}"))
@@ -376,19 +376,19 @@ def _step(explanation: Explanation, step: Step, width: int) -> Iterator[str]:
         and (value or key == "lr")
     }
     yield ""
-    yield f"One step of {step.optimizer}: " + ", ".join(f"{key} = {value}" for key, value in shown.items())
+    settings = ", ".join(f"{key} = {value}" for key, value in shown.items())
+    yield from _wrapped(f"One step of {step.optimizer}: ", settings, width, hang=4)
     yield from _wrapped("  ", step.formula, width)
     chosen = explanation.weight.sums.name if explanation.weight is not None else None
     if chosen is not None:
         key = f"{chosen.layer}.{chosen.parameter}"
         old, new = float(before[key][chosen.index]), float(step.after[key][chosen.index])
-        yield (
-            f"  {chosen}: {number(old, 8)} -> {number(new, 8)}   "
-            f"(dL/dw = {number(float(gradients[key][chosen.index]))}, change {number(new - old)})"
-        )
+        slope = number(float(gradients[key][chosen.index]))
+        yield f"  {chosen}: {number(old, 8)} -> {number(new, 8)}"
+        yield f"    dL/dw = {slope}, change {number(new - old)}"
     for key, value in before.items():
-        yield ""
         if value.size <= MOST_SHOWN:
+            yield ""
             rows = [
                 (f"  {key}", value),
                 ("  its gradient", gradients[key]),
@@ -497,7 +497,7 @@ def _beside(text: str, right: str, width: int) -> Iterator[str]:
     if len(text) + 3 + len(right) <= width:
         yield f"{text}{right:>{width - len(text)}}"
     else:
-        yield from _wrapped("", text, width, hang=4) if len(text) > width else [text]
+        yield from _wrapped("", text, width, hang=4) if len(text) > width else [text.rstrip()]
         yield f"{right:>{width}}"
 
 

@@ -109,6 +109,9 @@ def trace(subject: Subject) -> Trace:
         network.backward(criterion.backward())
     if not np.isfinite(loss):
         raise ChainruleError(f"the loss is {loss}: these numbers overflow; take a smaller --input")
+    for call in tape.calls:
+        if not (np.isfinite(call.output).all() and np.isfinite(call.grad_input).all()):
+            raise ChainruleError(f"{call.name}: numbers overflow there; take a smaller --input")
     untouched, _ = subject.fresh()
     before = dict(untouched.named_children())
     *calls, loss_call = tape.calls
