@@ -110,7 +110,8 @@ def trace(subject: Subject) -> Trace:
     if not np.isfinite(loss):
         raise ChainruleError(f"the loss is {loss}: these numbers overflow; take a smaller --input")
     for call in tape.calls:
-        if not (np.isfinite(call.output).all() and np.isfinite(call.grad_input).all()):
+        grads = [call.grad_input, *(parameter.grad for parameter in call.layer.parameters())]
+        if not all(np.isfinite(array).all() for array in (call.output, *grads) if array is not None):
             raise ChainruleError(f"{call.name}: numbers overflow there; take a smaller --input")
     untouched, _ = subject.fresh()
     before = dict(untouched.named_children())
