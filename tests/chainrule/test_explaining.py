@@ -32,7 +32,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: runs where chainrule
 IMAGES = """
 summary = "every kind of layer"
 layers = [
-    { name = "conv1", type = "Conv2d", out_channels = 4, kernel_size = 3, stride = 2, padding = 1, groups = 2 },
+    { name = "conv1", type = "Conv2d", out_channels = 4, kernel_size = 3, groups = 2, stride = 2, padding = 1},
     { name = "bn1", type = "BatchNorm2d" },
     { name = "silu1", type = "SiLU" },
     { name = "avg1", type = "AvgPool2d", kernel_size = 2, padding = 1 },
@@ -160,6 +160,28 @@ def test_every_parameter_of_every_layer_is_the_sum_of_its_paths(every_layer, tra
             seen.add(found.paths.until)
     # BatchNorm is passed through in evaluation, and stops the paths where it mixes the batch.
     assert seen == {None, "avg1", "max1"} | ({"bn1", "bn2"} if training else set())
+
+
+def test_a_kernels_weight_meets_the_pixels_that_are_named(every_layer):
+    subject = every_layer[False]
+    traced = explain(subject).trace
+    for layer, index in [
+        ("conv1", (3, 0, 0, 2)),
+        ("conv1", (1, 0, 2, 1)),
+        ("conv2", (2, 1, 0, 2)),
+        ("conv2", (1, 3, 0, 1)),
+    ]:
+        found = paths.follow(subject, traced, paths.WeightName(layer, "weight", index), most=10**4).paths
+        pixels = 0
+        for path in found.listed:
+            met = path.factors[0]
+            if met.what == "border":
+                assert met.value == 0
+                continue
+            place = tuple(map(int, met.what.removeprefix("x[").removesuffix("]").split(",")))
+            assert met.value == pytest.approx(traced[layer].input[(path.example, *place)], rel=1e-14)
+            pixels += 1
+        assert pixels > 0
 
 
 networks = st.builds(
