@@ -236,12 +236,8 @@ def _weight(explanation: Explanation, weight: Weight, width: int) -> Iterator[st
         yield from _path(place, path, len(explanation.subject.x) > 1, width)
     others = found.count - len(found.listed)
     if others:
-        share = (
-            f"{others:,} more, {found.nonzero:,} of all are not 0"
-            if found.nonzero < found.count
-            else f"{others:,} more"
-        )
-        yield from _equals(f"  {share}, together", found.rest, width)
+        share = f" ({found.nonzero:,} of all are not 0)" if found.nonzero < found.count else ""
+        yield from _equals(f"  the other {others:,}{share}", found.rest, width)
     yield from _equals("  sum", found.total, width)
     if sums.gradient == 0 and found.nonzero == 0 and found.listed:
         yield from _wrapped("  ", _why_zero(found), width)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from chainrule.cli import run
 from chainrule.explaining import Wanted, explain, from_net, from_recipe, text
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "explain.md").read_text(encoding="utf-8")
 NET = ["explain", "--net", "2-3-2", "--activation", "tanh", "--input", "0.5,-0.3", "--label", "1"]
 
 
@@ -194,3 +196,56 @@ def test_a_run_that_is_not_its_data_sets(make_run, tmp_path, capsys):
     (path / "model.safetensors").write_bytes(b"no weights")
     assert run(["explain", str(path)]) == 1
     assert "model.safetensors: damaged" in capsys.readouterr().err
+
+
+def documented():
+    """The blocks of docs/explain.md: (command, the lines that it shows); a block without one goes on."""
+    command = None
+    for block in re.findall(r"^```\n(.*?)^```$", DOCUMENT, flags=re.DOTALL | re.MULTILINE):
+        if block.startswith("$ "):
+            command, _, block = block.removeprefix("$ ").partition("\n")
+        yield command, block
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_the_document_shows_what_the_command_prints(place, capsys, digits_alone, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command, shown = list(documented())[place]
+    printed = screen(capsys, *command.split()[1:])
+
+    def words(line):
+        # How far two ways are apart is rounding, which is not the same everywhere.
+        line = re.sub(r"(differs by( at most)?) .*", r"\1", line)
+        line = re.sub(r"(finite difference +)\S+", r"\1", line)
+        return [number(word) for word in line.split()]
+
+    def number(word):
+        try:
+            return float(word.strip("(),"))
+        except ValueError:
+            return word
+
+    lines = iter([words(line) for line in printed.splitlines() if line.strip()])
+    for line in shown.splitlines():
+        if line.strip() in ("", "..."):
+            continue
+        wanted = words(line)
+        found = next((one for one in lines if same(one, wanted)), None)
+        assert found is not None, line
+
+
+def same(found, wanted):
+    return len(found) == len(wanted) and all(
+        a == pytest.approx(b, rel=1e-3, abs=1e-12)
+        if isinstance(a, float) and isinstance(b, float)
+        else a == b
+        for a, b in zip(found, wanted, strict=True)
+    )
+
+
+def test_the_documents_sample_runs(capsys):
+    (sample,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, flags=re.DOTALL | re.MULTILINE)
+    exec(sample, {})
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert len(rest) == 2
+    assert float(first) < 1e-15

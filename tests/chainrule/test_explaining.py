@@ -32,7 +32,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: runs where chainrule
 IMAGES = """
 summary = "every kind of layer"
 layers = [
-    { name = "conv1", type = "Conv2d", out_channels = 4, kernel_size = 3, groups = 2, stride = 2, padding = 1},
+    { name = "conv1", type = "Conv2d", out_channels = 4, kernel_size = 3, groups = 2, stride = 2, padding = 1 },
     { name = "bn1", type = "BatchNorm2d" },
     { name = "silu1", type = "SiLU" },
     { name = "avg1", type = "AvgPool2d", kernel_size = 2, padding = 1 },
@@ -59,7 +59,7 @@ optimizer = { type = "AdamW", lr = 0.01, weight_decay = 0.1 }
 batch_size = 3
 epochs = 1
 seed = 3
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")
