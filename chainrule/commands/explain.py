@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from chainrule.explaining import Subject, Wanted
 
 
+_MOST_PATHS = 1000  # so many are kept of every neuron behind the weight
+
+
 class Activation(StrEnum):
     """Values of ``--activation``."""
 
@@ -185,6 +188,9 @@ def explain(
     if net is None:
         _refuse({**of_net, "--activation": activation}, "recipe or a run", " (they are for --net)")
     check_least(("--seed", seed, 0), ("--paths", paths, 1))
+
+    if paths > _MOST_PATHS:
+        raise WrongUsage(f"--paths must be at most {_MOST_PATHS:,}, found {paths:,}")
 
     from dataclasses import replace
 

@@ -157,6 +157,8 @@ def _backward(explanation: Explanation, width: int) -> Iterator[str]:
                 yield f"{'  = gradient dL/dx':{_LABEL}}{tuple(layer.grad_input.shape)}, the same numbers"
             else:
                 yield from _table([("= gradient dL/dx", layer.grad_input)], width)
+        if layer.local.kind == "batch" and layer.local.values is not None:
+            yield from _channel(layer, layer.local.values, width)
         for key, gradient in layer.gradients.items():
             yield from _table([(said.parameters.get(key, f"dL/d{key}"), gradient)], width)
         behind = layer.name
@@ -168,6 +170,20 @@ def _products(layer: LayerTrace, local: np.ndarray) -> Iterator[str]:
         factors = f"{_bracketed(float(layer.grad_output[place]))} × {_bracketed(float(local[place]))}"
         result = number(float(layer.grad_input[place]))
         yield f"{'':{_LABEL}}[{','.join(map(str, place))}]  {factors} = {result}"
+
+
+def _channel(layer: LayerTrace, local: np.ndarray, width: int) -> Iterator[str]:
+    """Give upstream times local of the channel with the largest gradient: a matrix for its examples."""
+    if len(local) ** 2 > MOST_SHOWN:
+        return
+    channel = _largest(layer.grad_input, 1)[0][1]
+    yield f"  in numbers, channel {channel}: row i of dy_i/dx_j is example i's output"
+    rows = [
+        ("  upstream g", layer.grad_output[:, channel]),
+        ("× local dy_i/dx_j", local[:, :, channel]),
+        ("= gradient dL/dx", layer.grad_input[:, channel]),
+    ]
+    yield from _table(rows, width)
 
 
 def _largest(array: np.ndarray, most: int) -> list[tuple[int, ...]]:

@@ -158,6 +158,7 @@ def test_without_pytorch_it_says_so(capsys, monkeypatch):
         (["--net", "2-3-2", "--weight", "fc1.wieght[0,0]"], 2, "Did you mean 'fc1.weight'?"),
         (["--net", "2-3-2", "--lr", "0"], 2, "--learning-rate must be a finite number above 0"),
         (["--net", "2-3-2", "--paths", "0"], 2, "--paths must be at least 1"),
+        (["--net", "2-3-2", "--paths", "1001"], 2, "--paths must be at most 1,000, found 1,001"),
         (["--net", "2-3-2", "--seed", "-1"], 2, "--seed must be at least 0"),
         (["--net", "2-3-2", "--x", "1,2"], 2, "--x says nothing of a network"),
         (["--net", "2-3-2", "--input", "1e200,1", "--loss", "mse"], 1, "overflow"),

@@ -133,6 +133,8 @@ def test_local_derivatives_times_upstream_are_the_gradient(every_layer, training
             close(upstream @ layer.parameters["weight"], layer.grad_input)
         elif layer.local.kind == "jacobian":
             close(np.einsum("ni,nij->nj", upstream, local), layer.grad_input)
+        elif layer.local.kind == "batch" and layer.kind == "BatchNorm1d":
+            close(np.einsum("ic,ijc->jc", upstream, local), layer.grad_input)
         elif layer.local.kind == "windows":
             assert local.shape == layer.input.shape
     expected = {"elementwise", "matrix", "jacobian", "windows", "kernel", "reshape"}
