@@ -161,6 +161,8 @@ def _backward(explanation: Explanation, width: int) -> Iterator[str]:
             yield from _channel(layer, layer.local.values, width)
         for key, gradient in layer.gradients.items():
             yield from _table([(said.parameters.get(key, f"dL/d{key}"), gradient)], width)
+            if layer.kind == "Linear" and key == "weight" and gradient.size > MOST_SHOWN:
+                yield from _weight_products(layer)
         behind = layer.name
 
 
@@ -184,6 +186,17 @@ def _channel(layer: LayerTrace, local: np.ndarray, width: int) -> Iterator[str]:
         ("= gradient dL/dx", layer.grad_input[:, channel]),
     ]
     yield from _table(rows, width)
+
+
+def _weight_products(layer: LayerTrace) -> Iterator[str]:
+    """Give upstream times input in numbers, where the gradient of Linear's weight is largest."""
+    if layer.input.ndim != 2 or len(layer.input) > 2:
+        return
+    for row, column in _largest(layer.gradients["weight"], 2):
+        terms = zip(layer.grad_output[:, row], layer.input[:, column], strict=True)
+        factors = " + ".join(f"{_bracketed(float(g))} · {_bracketed(float(x))}" for g, x in terms)
+        result = number(float(layer.gradients["weight"][row, column]))
+        yield f"{'':{_LABEL}}[{row},{column}]  {factors} = {result}"
 
 
 def _largest(array: np.ndarray, most: int) -> list[tuple[int, ...]]:
