@@ -489,22 +489,23 @@ def _summary(
     if zeros == array.size:
         return
     places = _largest(array, 3)
-    yield from _corner(array, place or places[0], width)
+    yield from _part(array, place or places[0], width, corner=place is None)
     if largest:
         shown = (f"[{','.join(map(str, one))}] {number(float(array[one]))}" for one in places)
         yield from _wrapped(f"{'':{_LABEL}}largest ", "  ".join(shown), width)
 
 
-def _corner(array: np.ndarray, place: tuple[int, ...], width: int) -> Iterator[str]:
-    """Give a few numbers of a matrix's first rows and columns, or of an image round its largest number."""
+def _part(array: np.ndarray, place: tuple[int, ...], width: int, corner: bool) -> Iterator[str]:
+    """Give a few numbers round ``place``; with ``corner`` those of a matrix's first rows, unless all are 0."""
     if array.ndim == 1:
         array = array[None]
     columns = min(max(1, (width - _LABEL) // _CELL), 6, array.shape[-1])
     rows = min(3, array.shape[-2])
-    lead = place[:-2] if array.ndim > 2 else ()
+    place = (0, *place)[-max(array.ndim, 2) :]
+    lead = place[:-2]
     image = array[lead]
     top, left = 0, 0
-    if array.ndim > 2:
+    if array.ndim > 2 or not corner or not image[:rows, :columns].any():
         top = min(max(place[-2] - rows // 2, 0), image.shape[0] - rows)
         left = min(max(place[-1] - columns // 2, 0), image.shape[1] - columns)
     part = image[top : top + rows, left : left + columns]
