@@ -143,7 +143,7 @@ def _backward(explanation: Explanation, width: int) -> Iterator[str]:
             rows = [upstream, ("× local dy/dx", layer.local.values), ("= gradient dL/dx", layer.grad_input)]
             yield from _table(rows, width, largest=False, place=_largest(layer.grad_input, 1)[0])
             if layer.output.size > MOST_SHOWN:
-                yield from _products(layer, layer.local.values)
+                yield from _products(layer, layer.local.values, width)
             if said.local not in ("dy/dx = 1", "dy/dx = mask"):
                 yield f"  ({said.local})"
         else:
@@ -162,16 +162,16 @@ def _backward(explanation: Explanation, width: int) -> Iterator[str]:
         for key, gradient in layer.gradients.items():
             yield from _table([(said.parameters.get(key, f"dL/d{key}"), gradient)], width)
             if layer.kind == "Linear" and key == "weight" and gradient.size > MOST_SHOWN:
-                yield from _weight_products(layer)
+                yield from _weight_products(layer, width)
         behind = layer.name
 
 
-def _products(layer: LayerTrace, local: np.ndarray) -> Iterator[str]:
+def _products(layer: LayerTrace, local: np.ndarray, width: int) -> Iterator[str]:
     """Give upstream times local in numbers, where the gradient is largest."""
     for place in _largest(layer.grad_input, 3):
         factors = f"{_bracketed(float(layer.grad_output[place]))} × {_bracketed(float(local[place]))}"
         result = number(float(layer.grad_input[place]))
-        yield f"{'':{_LABEL}}[{','.join(map(str, place))}]  {factors} = {result}"
+        yield from _wrapped(" " * _LABEL, f"[{','.join(map(str, place))}]  {factors} = {result}", width)
 
 
 def _channel(layer: LayerTrace, local: np.ndarray, width: int) -> Iterator[str]:
@@ -188,7 +188,7 @@ def _channel(layer: LayerTrace, local: np.ndarray, width: int) -> Iterator[str]:
     yield from _table(rows, width)
 
 
-def _weight_products(layer: LayerTrace) -> Iterator[str]:
+def _weight_products(layer: LayerTrace, width: int) -> Iterator[str]:
     """Give upstream times input in numbers, where the gradient of Linear's weight is largest."""
     if layer.input.ndim != 2 or len(layer.input) > 2:
         return
@@ -196,7 +196,7 @@ def _weight_products(layer: LayerTrace) -> Iterator[str]:
         terms = zip(layer.grad_output[:, row], layer.input[:, column], strict=True)
         factors = " + ".join(f"{_bracketed(float(g))} · {_bracketed(float(x))}" for g, x in terms)
         result = number(float(layer.gradients["weight"][row, column]))
-        yield f"{'':{_LABEL}}[{row},{column}]  {factors} = {result}"
+        yield from _wrapped(" " * _LABEL, f"[{row},{column}]  {factors} = {result}", width)
 
 
 def _largest(array: np.ndarray, most: int) -> list[tuple[int, ...]]:
@@ -496,7 +496,7 @@ def _summary(
 
 
 def _part(array: np.ndarray, place: tuple[int, ...], width: int, corner: bool) -> Iterator[str]:
-    """Give a few numbers round ``place``; with ``corner`` those of a matrix's first rows, unless all are 0."""
+    """Give a few numbers round ``place``; with ``corner`` a matrix's first ones, unless all are 0."""
     if array.ndim == 1:
         array = array[None]
     columns = min(max(1, (width - _LABEL) // _CELL), 6, array.shape[-1])
