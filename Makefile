@@ -12,7 +12,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 # `make -j download train` must still train after the download.
 .NOTPARALLEL:
-.PHONY: help setup download train compare test lint check clean bench-idx fuzz-idx
+.PHONY: help setup download train compare test lint check docs gallery clean bench-idx fuzz-idx
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,13 @@ lint: $(READY)  ## ruff, mypy and the import contract
 	$(BIN)/lint-imports
 
 check: lint test  ## everything that must pass before a change lands: lint and test
+
+docs: gallery  ## build the documentation into build/docs (no network; warnings are errors)
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
+gallery: $(READY)  ## make the pictures of the gallery of mistakes, where what they are made of has changed
+	@$(BIN)/python docs/make_gallery.py
 
 # What `make bench-idx` compares with. python-mnist and mnist install a package of the same name.
 PEERS := build/idx-peers
