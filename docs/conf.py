@@ -42,7 +42,10 @@ pygments_dark_style = "native"
 suppress_warnings = ["ref.python", "myst.header"]
 
 make_api.write(HERE / "_generated" / "api")
-(HERE / "_generated" / "mistakes").mkdir(parents=True, exist_ok=True)
+_mistakes = HERE / "_generated" / "mistakes" / "all.md"
+if not _mistakes.exists():
+    _mistakes.parent.mkdir(parents=True, exist_ok=True)
+    _mistakes.write_text("# All mistakes\n\nNot made yet: `make gallery` makes them, and `make docs` too.\n")
 
 
 def _contents(app: Any, docname: str, source: list[str]) -> None:
@@ -53,16 +56,16 @@ def _contents(app: Any, docname: str, source: list[str]) -> None:
     text = source[0]
     pages = sorted(str(path.relative_to(HERE).with_suffix("")) for path in HERE.rglob("*.md"))
     listed: set[str] = set()
+    named = set(re.findall(r"^[\w/-]+$", text, flags=re.MULTILINE)) | {docname} | WITHIN_OTHERS
 
     def matching(match: re.Match[str]) -> str:
-        found = [page for page in pages if fnmatchcase(page, match.group())]
+        found = [page for page in pages if fnmatchcase(page, match.group()) and page not in named]
         listed.update(found)
         return "\n".join(found)
 
     text = re.sub(r"^[\w/-]+\*$", matching, text, flags=re.MULTILINE)
     if "% the rest" in text:
-        named = listed | set(re.findall(r"^[\w/-]+$", text, flags=re.MULTILINE)) | {docname} | WITHIN_OTHERS
-        rest = [page for page in pages if "/" not in page and page not in named]
+        rest = [page for page in pages if "/" not in page and page not in named | listed]
         text = text.replace("% the rest", "\n".join(rest))
     source[0] = text
 

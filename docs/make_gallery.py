@@ -123,7 +123,7 @@ def _page(operation: str, entries: list[str]) -> str:
 def _index(entries: list[tuple[Mutant, str, str, str]]) -> str:
     counts = {effect: sum(e == effect for _, e, _, _ in entries) for effect in EFFECTS}
     said = ", ".join(f"{effect}: {count}" for effect, count in counts.items() if count)
-    lines = ["# All of them", "", f"{len(entries)} mistakes, by what training does with them: {said}.", ""]
+    lines = ["# All mistakes", "", f"{len(entries)} mistakes, by what training does with them: {said}.", ""]
     lines += ["| operation | mistake | wrong | training |", "| --- | --- | --- | --- |"]
     for mutant, effect, anchor, _ in entries:
         title = mutant.name.partition(": ")[2] or mutant.name

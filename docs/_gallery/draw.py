@@ -16,7 +16,8 @@ _LONGEST = 48  # rows and columns that are shown of a large tensor
 
 def arrays(shown: Shown) -> str:
     """Return the right tensor, the wrong one and their difference, in one scale."""
-    pair = [np.nan_to_num(_flat(a), nan=0.0, posinf=0.0, neginf=0.0) for a in (shown.right, shown.wrong)]
+    both = [np.nan_to_num(a, nan=0.0, posinf=0.0, neginf=0.0) for a in (shown.right, shown.wrong)]
+    pair = [_flat(a, both[0]) for a in both]
     panels = [("right", pair[0]), ("with the mistake", pair[1]), ("difference", pair[1] - pair[0])]
     largest = max(np.abs(pair[0]).max(initial=0.0), 1e-300)
     made = []
@@ -30,10 +31,17 @@ def arrays(shown: Shown) -> str:
     return "".join(made)
 
 
-def _flat(a: Array) -> Array:
-    """Return a as a matrix, at most some dozens of rows and columns of it."""
-    if a.ndim == 3 and a.shape[1] == a.shape[2] and a.shape[1] in (7, 14):  # images: six side by side
-        a = np.pad(a[:6], ((0, 0), (0, 1), (0, 1))).reshape(2, 3, *(a.shape[1] + 1,) * 2)
+def _flat(a: Array, right: Array) -> Array:
+    """Return a as a matrix, at most some dozens of rows and columns of it.
+
+    Of images, and of weights of pixels, it shows six: where ``right`` is largest.
+    """
+    if a.ndim == 2 and a.shape[1] in (49, 196) and len(a) >= 6:
+        side = 7 if a.shape[1] == 49 else 14
+        a, right = a.reshape(-1, side, side), right.reshape(-1, side, side)
+    if a.ndim == 3 and a.shape[1] == a.shape[2] and a.shape[1] in (7, 14):
+        six = np.sort(np.argsort(-np.abs(right).sum((1, 2)), kind="stable")[:6])
+        a = np.pad(a[six], ((0, 0), (0, 1), (0, 1))).reshape(2, 3, *(a.shape[1] + 1,) * 2)
         return a.transpose(0, 2, 1, 3).reshape(2 * a.shape[2], -1)
     if a.ndim < 2:
         a = a.reshape(1, -1)

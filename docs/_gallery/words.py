@@ -52,6 +52,7 @@ def _behind(wrong: Curve, right: list[Curve]) -> str:
 
 
 def short(text: str) -> str:
+    """Return a message that fits into a line."""
     text = " ".join(text.split()).replace("`", "'")
     return text if len(text) <= 150 else text[:147] + "..."
 
