@@ -119,7 +119,7 @@ class Recipe:
         return make(optim.lr_scheduler, self.scheduler, optimizer, **more)
 
     def rates_within_epochs(self, steps_per_epoch: int) -> list[float]:
-        """Return the learning rate of every step of the training, where it changes within an epoch; else none.
+        """Return the learning rate of every step, where it changes within an epoch; else none.
 
         It is that of the scheduler itself, which needs no training to be stepped.
         """
