@@ -35,8 +35,6 @@ html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
 html_theme_options = {"top_of_page_buttons": []}
-pygments_style = "friendly"
-pygments_dark_style = "native"
 
 # Several classes have an attribute `dtype`, and NumPy's is meant; benchmarks print headings of their own.
 suppress_warnings = ["ref.python", "myst.header"]
@@ -70,9 +68,19 @@ def _contents(app: Any, docname: str, source: list[str]) -> None:
     source[0] = text
 
 
+def _accessible(app: Any, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give headings in the navigation their level, and let the keyboard scroll wide blocks and tables."""
+    if "body" in context:
+        body = context["body"].replace("<pre>", '<pre tabindex="0">')
+        context["body"] = body.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
 WITHIN_OTHERS = {"benchmarks-idx", "benchmarks-convolution"}
 
 
 def setup(app: Any) -> None:
     """Let the pages say which others they have below them."""
     app.connect("source-read", _contents)
+    app.connect("html-page-context", _accessible, priority=900)  # after the theme's

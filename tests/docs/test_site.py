@@ -70,7 +70,7 @@ def test_derivations_are_mathematics(site):
     text = (site / "_generated" / "api" / "nn_reference.linear.html").read_text("utf-8")
     backward = text.split('id="nn_reference.linear.backward"')[1].split('id="nn_reference.linear.')[0]
     assert backward.count("<math") >= 12, "six formulas with two sides each"
-    assert backward.count("<mfrac") >= 12
+    assert backward.count("<mfrac") == 9, "dL/dx, dL/dy and dy/dx for each of x, weight and bias"
     assert "dL/dx[n, i]" not in backward
 
 
@@ -101,7 +101,7 @@ def test_the_pages_are_accessible(site, page):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     for name in SHOWN:
         page.goto((site / f"{name}.html").as_uri())
-        found = axe.Axe().run(page).response["violations"]
+        found = axe.Axe().run(page, options={"preload": False}).response["violations"]
         serious = [
             f"{rule['id']}: {node['html'][:200]}"
             for rule in found
@@ -119,7 +119,7 @@ def test_the_gallery_has_every_mistake(site):
     assert text.count('class="curve"') == 2 * len(mutants)
     assert text.count('class="panel"') == 3 * len(mutants)
     for mutant in mutants:
-        assert mutant.mistake.split(",")[0] in text
+        assert mutant.mistake.split("'")[0] in text
 
 
 def test_a_new_page_is_found(site):
