@@ -21,11 +21,12 @@ for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # what is multiplied here is small
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE / "_gallery")]
+sys.path[:0] = [str(HERE.parent), str(HERE / "_gallery"), str(HERE / "_ext")]
 
 import draw  # noqa: E402
 import measure  # noqa: E402
 import words  # noqa: E402
+from formula import NotAFormula, latex  # noqa: E402
 from settings import Setting, settings_of  # noqa: E402
 
 from agreement.mutants import ALL, Mutant  # noqa: E402
@@ -68,12 +69,33 @@ def main() -> None:
     print(f"{options.out}: {len(chosen)} mistakes, {size:.1f} MB, {seconds:.0f} s")
 
 
+def _title(mutant: Mutant) -> str:
+    """Return the mistake's name without that of its operation."""
+    return mutant.name.partition(": ")[2] or mutant.name.removeprefix(f"{mutant.operation.lower()}-").replace(
+        "-", " "
+    )
+
+
+def _formula(text: str) -> str:
+    """Return a formula as mathematics, where it is one."""
+    if re.search(r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}", text):  # words
+        return f"`{text}`"
+    try:
+        return f"${latex(' '.join(text.split()))}$"
+    except NotAFormula:
+        return f"`{text}`"
+
+
 _RIGHT: dict[str, list[measure.Curve]] = {}
 
 
 def _right(setting: Setting) -> list[measure.Curve]:
     if setting.key not in _RIGHT:
-        _RIGHT[setting.key] = [measure.train(setting, seed=seed) for seed in range(SEEDS)]
+        curves = [measure.train(setting, seed=seed) for seed in range(SEEDS)]
+        worst = min(curve.accuracy[-1] if curve.accuracy else 0.0 for curve in curves)
+        if worst < 0.75:  # then nothing could be said of a mistake
+            sys.exit(f"the right engine does not learn, {worst:.0%} only: {setting.words}")
+        _RIGHT[setting.key] = curves
     return _RIGHT[setting.key]
 
 
@@ -95,10 +117,15 @@ def _entry(mutant: Mutant) -> tuple[Mutant, str, str, str]:
         )
     shown = measure.show(setting, mutant)
     anchor = _slug(mutant.name)
-    title = mutant.name.partition(": ")[2] or mutant.name
+    title = _title(mutant)
     lines = [f"({anchor})=", f"## {title[0].upper()}{title[1:]}", "", mutant.mistake, ""]
     lines += ["```{list-table}", ":widths: 1 6", ""]
-    lines += [f"* - right\n  - `{mutant.right}`", f"* - wrong\n  - `{mutant.wrong}`", "```", ""]
+    lines += [
+        f"* - right\n  - {_formula(mutant.right)}",
+        f"* - wrong\n  - {_formula(mutant.wrong)}",
+        "```",
+        "",
+    ]
     if shown is not None:
         lines += [f"`{shown.name}` {shown.where}: {words.of_tensor(shown)}.", ""]
         lines += [f'<div class="panels">{draw.arrays(shown)}</div>', ""]
@@ -126,7 +153,7 @@ def _index(entries: list[tuple[Mutant, str, str, str]]) -> str:
     lines = ["# All mistakes", "", f"{len(entries)} mistakes, by what training does with them: {said}.", ""]
     lines += ["| operation | mistake | wrong | training |", "| --- | --- | --- | --- |"]
     for mutant, effect, anchor, _ in entries:
-        title = mutant.name.partition(": ")[2] or mutant.name
+        title = _title(mutant)
         wrong = mutant.wrong.replace("|", "\\|")
         lines.append(f"| {mutant.operation} | [{title}](#{anchor}) | `{wrong}` | {effect} |")
     return "\n".join(lines) + "\n"
@@ -139,7 +166,7 @@ def _slug(name: str) -> str:
 def _stamp(only: list[str] | None) -> str:
     """Return a digest of all that the pages are made from."""
     digest = hashlib.sha256(repr(only).encode())
-    folders = [HERE.parent / "nn_reference", HERE.parent / "agreement", HERE / "_gallery"]
+    folders = [HERE.parent / "nn_reference", HERE.parent / "agreement", HERE / "_gallery", HERE / "_ext"]
     for path in sorted([Path(__file__), *(p for folder in folders for p in folder.rglob("*.py"))]):
         digest.update(path.read_bytes())
     return digest.hexdigest()

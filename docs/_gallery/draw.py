@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from html import escape
 
 import numpy as np
@@ -73,7 +74,7 @@ def curves(wrong: Curve, right: list[Curve]) -> str:
 def _diagram(title: str, wrong: list[float], right: list[list[float]], percent: bool) -> str:
     band = np.array(right)  # (seeds, epochs)
     finite = [value for value in wrong if np.isfinite(value) and value < 1e3]
-    low = 0.0
+    low = math.floor(10 * min(float(band.min()), *wrong, 0.9)) / 10 if percent else 0.0
     high = 1.0 if percent else max(float(band.max()), min(max(finite, default=0.0), 2 * float(band.max())))
     epochs = band.shape[1]
 

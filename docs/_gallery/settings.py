@@ -208,7 +208,14 @@ BY_OPERATION: dict[str, Setting] = {
         network=_mlp(nn.ReLU, last=lambda: nn.LogSoftmax(1)),
     ),
     "MSELoss": _loss("ReLU; mean squared error", 0.5, nn.MSELoss, "one-hot"),
-    "L1Loss": _loss("ReLU; mean absolute error", 0.2, nn.L1Loss, "one-hot"),
+    # Without the softmax it would learn to say 0 of everything: the median of nine zeros and a one.
+    "L1Loss": _loss(
+        "ReLU, softmax; mean absolute error",
+        0.5,
+        nn.L1Loss,
+        "one-hot",
+        network=_mlp(nn.ReLU, last=lambda: nn.Softmax(1)),
+    ),
     "BCEWithLogitsLoss": _loss(
         "ReLU; binary cross-entropy, weight 2 for yes",
         0.3,
