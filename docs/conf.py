@@ -83,4 +83,5 @@ WITHIN_OTHERS = {"benchmarks-idx", "benchmarks-convolution"}
 def setup(app: Any) -> None:
     """Let the pages say which others they have below them."""
     app.connect("source-read", _contents)
+    app.connect("env-get-outdated", lambda *_: ["index", "mistakes"])  # their contents are other files
     app.connect("html-page-context", _accessible, priority=900)  # after the theme's

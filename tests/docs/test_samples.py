@@ -1,8 +1,9 @@
 """Every code sample of README.md and docs/ runs, and prints what the page shows.
 
 - ``python`` blocks of a page are run in order, in one namespace; functions named ``test_...`` are called.
-- ``console`` blocks: the commands after ``$`` are run, and what the page shows below them is compared.
-  ``...`` stands for any lines, or for the rest of one. Numbers may differ by a tenth, seconds by anything.
+- ``console`` blocks, and blocks without a language that begin with ``$``: the commands after ``$`` are run,
+  and what the page shows below them is compared. ``...`` stands for any lines, or for the rest of one.
+  Numbers may differ by a tenth, seconds by anything.
 - ``<!-- file: NAME -->`` above a block of any language: it is written to that file first.
 - ``<!-- not run: REASON -->`` above a block: it is not run, for that reason. Its commands are still read.
 - Blocks without a language are what is printed, or commands that are only read: does each command have these
@@ -50,7 +51,8 @@ def blocks(page):
         mark = match["mark"] or ""
         if not mark.startswith(("not run", "file:")):
             mark = ""
-        yield Block(line, match["language"], match["text"], mark)
+        language = match["language"] or ("console" if match["text"].startswith("$ ") else "")
+        yield Block(line, language, match["text"], mark)
 
 
 def with_blocks(chosen):
