@@ -76,14 +76,14 @@ def _title(mutant: Mutant) -> str:
     )
 
 
-def _formula(text: str) -> str:
-    """Return a formula as mathematics, where it is one."""
-    if re.search(r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}", text):  # words
-        return f"`{text}`"
+def _formulas(*texts: str) -> list[str]:
+    """Return formulas as mathematics, where all of them are; else as they are written."""
     try:
-        return f"${latex(' '.join(text.split()))}$"
+        if any(re.search(r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}|[+*]=|;", text) for text in texts):  # words, code
+            raise NotAFormula
+        return [f"${latex(' '.join(text.split()))}$" for text in texts]
     except NotAFormula:
-        return f"`{text}`"
+        return [f"`{text}`" for text in texts]
 
 
 _RIGHT: dict[str, list[measure.Curve]] = {}
@@ -119,10 +119,11 @@ def _entry(mutant: Mutant) -> tuple[Mutant, str, str, str]:
     anchor = _slug(mutant.name)
     title = _title(mutant)
     lines = [f"({anchor})=", f"## {title[0].upper()}{title[1:]}", "", mutant.mistake, ""]
+    right_formula, wrong_formula = _formulas(mutant.right, mutant.wrong)
     lines += ["```{list-table}", ":widths: 1 6", ""]
     lines += [
-        f"* - right\n  - {_formula(mutant.right)}",
-        f"* - wrong\n  - {_formula(mutant.wrong)}",
+        f"* - right\n  - {right_formula}",
+        f"* - wrong\n  - {wrong_formula}",
         "```",
         "",
     ]
@@ -151,11 +152,11 @@ def _index(entries: list[tuple[Mutant, str, str, str]]) -> str:
     counts = {effect: sum(e == effect for _, e, _, _ in entries) for effect in EFFECTS}
     said = ", ".join(f"{effect}: {count}" for effect, count in counts.items() if count)
     lines = ["# All mistakes", "", f"{len(entries)} mistakes, by what training does with them: {said}.", ""]
-    lines += ["| operation | mistake | wrong | training |", "| --- | --- | --- | --- |"]
+    lines += ["| operation | mistake | training | wrong |", "| --- | --- | --- | --- |"]
     for mutant, effect, anchor, _ in entries:
         title = _title(mutant)
         wrong = mutant.wrong.replace("|", "\\|")
-        lines.append(f"| {mutant.operation} | [{title}](#{anchor}) | `{wrong}` | {effect} |")
+        lines.append(f"| {mutant.operation} | [{title}](#{anchor}) | {effect} | `{wrong}` |")
     return "\n".join(lines) + "\n"
 
 
