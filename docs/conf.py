@@ -36,7 +36,7 @@ html_show_sphinx = False
 html_show_copyright = False
 html_theme_options = {"top_of_page_buttons": []}
 
-# Several classes have an attribute `dtype`, and NumPy's is meant; benchmarks print headings of their own.
+# Several classes have an attribute `dtype`, and NumPy's is meant; benchmarks print their own headings.
 suppress_warnings = ["ref.python", "myst.header"]
 
 make_api.write(HERE / "_generated" / "api")
@@ -77,11 +77,18 @@ def _accessible(app: Any, pagename: str, template: str, context: dict[str, Any],
     context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
+def _folder(app: Any, env: Any, node: Any, text: Any) -> Any:
+    """Leave a link to a folder of the checkout as text: GitHub shows it, the built pages do not have it."""
+    here = Path(env.doc2path(node.get("refdoc", env.docname))).parent
+    return text if (here / node["reftarget"]).is_dir() else None
+
+
 WITHIN_OTHERS = {"benchmarks-idx", "benchmarks-convolution"}
 
 
 def setup(app: Any) -> None:
     """Let the pages say which others they have below them."""
     app.connect("source-read", _contents)
+    app.connect("missing-reference", _folder)
     app.connect("env-get-outdated", lambda *_: ["index", "mistakes"])  # their contents are other files
     app.connect("html-page-context", _accessible, priority=900)  # after the theme's
