@@ -12,7 +12,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 # `make -j download train` must still train after the download.
 .NOTPARALLEL:
-.PHONY: help setup download train compare test lint check clean bench bench-idx fuzz-idx
+.PHONY: help setup download train compare test lint check clean bench bench-idx fuzz-idx docs gallery
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,13 @@ bench: $(READY)  ## time both engines beside their peers and the floor, into bui
 	@$(BIN)/python benchmarks/training_speed.py $(ARGS)
 	@$(BIN)/python benchmarks/training_speed.py --scaling
 	@$(BIN)/python benchmarks/startup.py
+
+docs: gallery  ## build the documentation into build/docs (no network; warnings are errors)
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
+gallery: $(READY)  ## make the pictures of the gallery of mistakes, where what they are made of has changed
+	@$(BIN)/python docs/make_gallery.py
 
 # What `make bench-idx` compares with. python-mnist and mnist install a package of the same name.
 PEERS := build/idx-peers

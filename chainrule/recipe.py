@@ -118,6 +118,21 @@ class Recipe:
             more["T_max"] = length
         return make(optim.lr_scheduler, self.scheduler, optimizer, **more)
 
+    def rates_within_epochs(self, steps_per_epoch: int) -> list[float]:
+        """Return the learning rate of every step, where it changes within an epoch; else none.
+
+        It is that of the scheduler itself, which needs no training to be stepped.
+        """
+        if self.interval != "step" or self.scheduler is None:
+            return []
+        optimizer = self.build_optimizer(optim, [nn_reference.Parameter(np.zeros(1, np.float32))])
+        scheduler = self.build_scheduler(optim, optimizer, steps_per_epoch)
+        rates = []
+        for _ in range(self.epochs * steps_per_epoch):
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+            scheduler.step()
+        return rates
+
     def parameter_counts(self) -> tuple[int, ...]:
         """Return the number of learnt numbers in each layer."""
         network = self.build(nn_reference)
