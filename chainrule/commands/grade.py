@@ -1,0 +1,134 @@
+"""``chainrule grade``: points for an exercise, each with its reason; and a whole class at once."""
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chainrule.commands.options import check_least
+from chainrule.errors import ChainruleError, WrongUsage
+
+if TYPE_CHECKING:
+    from chainrule.exercises.grading import Grade
+    from chainrule.exercises.room import Room
+
+_WIDTH = 100
+
+
+def grade(
+    exercise: Annotated[
+        str | None, typer.Argument(help="The exercise (--all: every one that was handed in).")
+    ] = None,
+    file: Annotated[Path | None, typer.Argument(help="The learner's file.")] = None,
+    every: Annotated[
+        Path | None,
+        typer.Option("--all", metavar="FOLDER", help="Grade a class: LEARNER/EXERCISE.py in FOLDER."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Time limit for one file.", show_default="5, or the exercise's own")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Files at a time with --all.", show_default="as many as processors")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="What the exercise mnist trains on: auto, a name, a folder.")
+    ] = "auto",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets.", show_default="$CHAINRULE_DATA or data")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML there too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the grade as JSON.")] = False,
+) -> None:
+    """Grade a file: points for each part with the reason. Exit status 1 when points are missing.
+
+    Example: chainrule grade linear my-work/linear.py
+
+    A class: chainrule grade --all submitted --junit grades.xml
+    """
+    check_least(("--jobs", jobs, 1))
+    if seconds is not None and not 0 < seconds <= 86_400:
+        raise WrongUsage(f"--seconds must be above 0 and at most 86400, found {seconds:g}")
+    if every is None and (exercise is None or file is None):
+        raise WrongUsage("expected an exercise and a file, as in: chainrule grade linear my-work/linear.py")
+    if every is not None and file is not None:
+        raise WrongUsage(f"--all grades a folder: leave out the file '{file}'")
+    if junit is not None and not junit.expanduser().absolute().parent.is_dir():
+        raise ChainruleError(f"--junit {junit}: there is no such folder")
+
+    from chainrule.exercises import catalogue, grading, room
+    from chainrule.exercises import junit as xml
+
+    chosen = list(catalogue.exercises().values()) if exercise is None else [catalogue.find(exercise)]
+    options = {"seconds": seconds, "dataset": dataset, "root": root and root.expanduser()}
+    if every is not None:
+        report = _progress if sys.stderr.isatty() else lambda done, total: None
+        graded = room.grade_room(every.expanduser(), chosen, jobs=jobs, report=report, **options)
+        grades = list(graded.grades)
+        shown = graded.to_dict() if as_json else None
+    else:
+        one = grading.grade(chosen[0], (file or Path()).expanduser(), **options)
+        grades, shown = [("", one)], one.to_dict() if as_json else None
+    if junit is not None:
+        junit.expanduser().write_text(xml.to_junit(grades), "utf-8")
+    if shown is not None:
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+    elif every is not None:
+        _print_room(graded)
+    else:
+        _print_grade(one)
+    if every is None and not one.full:
+        raise typer.Exit(1)
+
+
+def _progress(done: int, total: int) -> None:
+    print(f"\r{done} of {total} files graded", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+
+def _print_grade(grade: "Grade") -> None:
+    width = max(len(part.name) for part in grade.parts)
+    print(f"{grade.exercise}: {grade.points} of {grade.out_of} points for {grade.file}\n")
+    for part in grade.parts:
+        head = f"{part.points} of {part.out_of}  {part.name:{width}}  "
+        print(
+            textwrap.fill(head + part.reason, max(_WIDTH, len(head) + 40), subsequent_indent=" " * len(head))
+        )
+    if not grade.full and grade.text:
+        print(f"\n{grade.text}")
+        print(f"\nHints: chainrule exercises {grade.exercise} --hint 1")
+
+
+def _print_room(room: "Room") -> None:
+    named = {learner: {} for learner in room.learners}  # type: dict[str, dict[str, Grade]]
+    for learner, grade in room.grades:
+        named[learner][grade.exercise] = grade
+    exercises = list(dict.fromkeys(grade.exercise for _, grade in sorted(room.grades, key=_number)))
+    first = max(len("learner"), *map(len, named))
+    widths = {exercise: max(len(exercise), 5) for exercise in exercises}
+    print("  ".join([f"{'learner':{first}}", *(f"{e:>{widths[e]}}" for e in exercises), "  sum", "mistakes"]))
+    for learner, grades in named.items():
+        cells = [
+            f"{f'{grades[e].points}/{grades[e].out_of}' if e in grades else '-':>{widths[e]}}"
+            for e in exercises
+        ]
+        mistakes = "; ".join(dict.fromkeys(m.name for grade in grades.values() for m in grade.mistakes))
+        total = sum(grade.points for grade in grades.values())
+        print("  ".join([f"{learner:{first}}", *cells, f"{total:5}", mistakes]).rstrip())
+    mistakes = room.misunderstandings()
+    if mistakes:
+        print("\nWhat the room has not understood:")
+    for mistake in mistakes:
+        who = ", ".join(mistake.learners)
+        print(f"\n{len(mistake.learners):3} x {mistake.mistake} ({mistake.exercise}): {who}")
+        print(textwrap.fill(mistake.words, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    if room.left_out:
+        files = ", ".join(map(str, room.left_out))
+        print(f"\nNot graded, as they belong to no exercise or a newer one is there: {files}")
+
+
+def _number(graded: "tuple[str, Grade]") -> int:
+    from chainrule.exercises import catalogue
+
+    return catalogue.find(graded[1].exercise).number

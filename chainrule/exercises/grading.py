@@ -1,0 +1,170 @@
+"""Points for a learner's file: one part at a time, each with the reason for it.
+
+Nothing is judged here: `agreement.diagnosis` finds what is right and which mistake was made, and an exercise
+says what each part is worth.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chainrule.errors import ChainruleError
+from chainrule.exercises.catalogue import Exercise
+
+if TYPE_CHECKING:
+    from agreement.diagnosis import Candidate, Diagnosis
+
+# The part that is about nothing returned, but about arrays changed in place.
+UNCHANGED = "changes nothing it was given"
+SECONDS = 5.0  # of computing, for one file
+
+
+@dataclass(frozen=True)
+class PartGrade:
+    """One part: ``points`` of ``out_of``, and why."""
+
+    name: str
+    points: int
+    out_of: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What went wrong, by the name of the known mistake (or of the problem, "never ends"), in a sentence."""
+
+    name: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The points of one file. ``text`` is the whole diagnosis, in a learner's words."""
+
+    exercise: str
+    file: str
+    parts: tuple[PartGrade, ...]
+    mistakes: tuple[Mistake, ...] = ()
+    text: str = ""
+
+    @property
+    def points(self) -> int:
+        """The points reached."""
+        return sum(part.points for part in self.parts)
+
+    @property
+    def out_of(self) -> int:
+        """The points there are."""
+        return sum(part.out_of for part in self.parts)
+
+    @property
+    def full(self) -> bool:
+        """Whether no point is missing."""
+        return self.points == self.out_of
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it for JSON."""
+        head = {"exercise": self.exercise, "file": self.file, "points": self.points, "out_of": self.out_of}
+        return head | asdict(self)
+
+
+def grade(
+    exercise: Exercise,
+    file: str | Path,
+    *,
+    seconds: float | None = None,
+    dataset: str = "auto",
+    root: Path | None = None,
+) -> Grade:
+    """Grade a file. Its code runs in a process of its own, for ``seconds`` of computing at most.
+
+    ``dataset`` and ``root`` say what the training exercise trains on (see `chainrule.datasets.load`).
+
+    Raises:
+        ChainruleError: there is no such file.
+    """
+    path = Path(file)
+    if not path.is_file():
+        found = (
+            "a folder, expected a file (--all grades a folder)" if path.is_dir() else "there is no such file"
+        )
+        raise ChainruleError(f"{file}: {found}")
+    if exercise.goals:
+        from chainrule.exercises.training import grade_training
+
+        return grade_training(exercise, path, seconds=seconds, dataset=dataset, root=root)
+    from agreement.diagnosis import diagnose
+
+    return from_diagnosis(exercise, diagnose(path, exercise.subject, seconds=seconds or SECONDS))
+
+
+def from_diagnosis(exercise: Exercise, diagnosis: "Diagnosis") -> Grade:
+    """Turn what was found into points."""
+    parts = tuple(_part(name, points, diagnosis) for name, points in exercise.points.items())
+    return Grade(exercise.name, str(diagnosis.file), parts, _mistakes(diagnosis), str(diagnosis))
+
+
+def _part(name: str, points: int, diagnosis: "Diagnosis") -> PartGrade:
+    if name == UNCHANGED:
+        return _unchanged(points, diagnosis)
+    found = {part.name: part for part in diagnosis.parts}.get(name)
+    if found is None:
+        words = _first_problem(diagnosis) or f"the {name} was not found among what your code returns"
+        return PartGrade(name, 0, points, words)
+    if found.ok:
+        return PartGrade(name, points, points, f"right in {_count(diagnosis.probes)}")
+    cause = next((c for c in diagnosis.candidates if name in c.parts), None)
+    return PartGrade(name, 0, points, _join(found.words, "" if cause is None else _looks_like(cause)))
+
+
+def _unchanged(points: int, diagnosis: "Diagnosis") -> PartGrade:
+    touched = next((problem for problem in diagnosis.problems if problem.kind == "in-place"), None)
+    if touched is not None:
+        return PartGrade(UNCHANGED, 0, points, touched.words)
+    if not any(part.ok for part in diagnosis.parts):  # a stub changes nothing either
+        return PartGrade(UNCHANGED, 0, points, "counts once a part is right")
+    return PartGrade(UNCHANGED, points, points, "all arguments are as they were")
+
+
+def _mistakes(diagnosis: "Diagnosis") -> tuple[Mistake, ...]:
+    """Return what to count in a class: the likeliest mistake and every problem; or that it is not known."""
+    found = [Mistake(candidate.name, candidate.mistake) for candidate in diagnosis.candidates[:1]]
+    found += [
+        Mistake(_NAMES.get(problem.kind, problem.kind), problem.words) for problem in diagnosis.problems
+    ]
+    if not found and not diagnosis.ok:
+        words = diagnosis.narrowing[0] if diagnosis.narrowing else "wrong, but as no known mistake is"
+        found = [Mistake("no known mistake", words)]
+    return tuple(found)
+
+
+# What the kinds of problems are called in a class's table.
+_NAMES = {
+    "time": "never ends",
+    "memory": "takes too much memory",
+    "exit": "exits",
+    "output": "prints too much",
+    "in-place": "changes its arguments",
+    "shape": "wrong shape",
+    "nan": "not a number",
+    "crash": "crashes Python",
+    "file": "cannot be read",
+    "missing": "function missing",
+    "todo": "not begun",
+}
+
+
+def _first_problem(diagnosis: "Diagnosis") -> str:
+    return diagnosis.problems[0].words if diagnosis.problems else ""
+
+
+def _looks_like(candidate: "Candidate") -> str:
+    return f"it looks like '{candidate.name}': {candidate.mistake}"
+
+
+def _join(*sentences: str) -> str:
+    return "; ".join(sentence.rstrip(".;") for sentence in sentences if sentence)
+
+
+def _count(probes: int) -> str:
+    return f"all {probes} probes" if probes > 1 else "the probe"
