@@ -4,7 +4,7 @@ import json
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,7 +62,7 @@ def grade(
     from chainrule.exercises import junit as xml
 
     chosen = list(catalogue.exercises().values()) if exercise is None else [catalogue.find(exercise)]
-    options = {"seconds": seconds, "dataset": dataset, "root": root and root.expanduser()}
+    options: dict[str, Any] = {"seconds": seconds, "dataset": dataset, "root": root and root.expanduser()}
     if every is not None:
         report = _progress if sys.stderr.isatty() else lambda done, total: None
         graded = room.grade_room(every.expanduser(), chosen, jobs=jobs, report=report, **options)
@@ -78,7 +78,7 @@ def grade(
     elif every is not None:
         _print_room(graded)
     else:
-        _print_grade(one)
+        print(one)
     if every is None and not one.full:
         raise typer.Exit(1)
 
@@ -87,21 +87,8 @@ def _progress(done: int, total: int) -> None:
     print(f"\r{done} of {total} files graded", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
-def _print_grade(grade: "Grade") -> None:
-    width = max(len(part.name) for part in grade.parts)
-    print(f"{grade.exercise}: {grade.points} of {grade.out_of} points for {grade.file}\n")
-    for part in grade.parts:
-        head = f"{part.points} of {part.out_of}  {part.name:{width}}  "
-        print(
-            textwrap.fill(head + part.reason, max(_WIDTH, len(head) + 40), subsequent_indent=" " * len(head))
-        )
-    if not grade.full and grade.text:
-        print(f"\n{grade.text}")
-        print(f"\nHints: chainrule exercises {grade.exercise} --hint 1")
-
-
 def _print_room(room: "Room") -> None:
-    named = {learner: {} for learner in room.learners}  # type: dict[str, dict[str, Grade]]
+    named: dict[str, dict[str, Grade]] = {learner: {} for learner in room.learners}
     for learner, grade in room.grades:
         named[learner][grade.exercise] = grade
     exercises = list(dict.fromkeys(grade.exercise for _, grade in sorted(room.grades, key=_number)))
@@ -113,9 +100,9 @@ def _print_room(room: "Room") -> None:
             f"{f'{grades[e].points}/{grades[e].out_of}' if e in grades else '-':>{widths[e]}}"
             for e in exercises
         ]
-        mistakes = "; ".join(dict.fromkeys(m.name for grade in grades.values() for m in grade.mistakes))
+        made = "; ".join(dict.fromkeys(m.name for grade in grades.values() for m in grade.mistakes))
         total = sum(grade.points for grade in grades.values())
-        print("  ".join([f"{learner:{first}}", *cells, f"{total:5}", mistakes]).rstrip())
+        print("  ".join([f"{learner:{first}}", *cells, f"{total:5}", made]).rstrip())
     mistakes = room.misunderstandings()
     if mistakes:
         print("\nWhat the room has not understood:")

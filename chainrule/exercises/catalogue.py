@@ -18,10 +18,13 @@ SECTIONS = ("Task", "On paper", "Stub", "Hints", "Grading")
 
 @dataclass(frozen=True)
 class Goal:
-    """What a trained network must reach on a data set: a share of the test images, in so many seconds."""
+    """What a training must reach on a data set: ``shares`` of the test images right, for each part.
 
-    accuracy: float
+    ``seconds`` is the time of computing that it may take.
+    """
+
     seconds: float
+    shares: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def read(path: Path) -> Exercise:
         raise ChainruleError(f"{path}: found the sections {list(sections)}, expected {list(SECTIONS)}")
     try:
         grading = tomllib.loads(_block(sections["Grading"]))
-        goals = {data: Goal(**goal) for data, goal in grading.get("goals", {}).items()}
+        goals = {data: Goal(goal.pop("seconds"), goal) for data, goal in grading.get("goals", {}).items()}
         points = grading["points"]
         if not points or not all(isinstance(value, int) and value > 0 for value in points.values()):
             raise ValueError(f"points {points}, expected positive integers")

@@ -4,12 +4,14 @@ Nothing is judged here: `agreement.diagnosis` finds what is right and which mist
 says what each part is worth.
 """
 
+import textwrap
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chainrule.errors import ChainruleError
-from chainrule.exercises.catalogue import Exercise
+from chainrule.exercises.catalogue import Exercise, find
 
 if TYPE_CHECKING:
     from agreement.diagnosis import Candidate, Diagnosis
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 # The part that is about nothing returned, but about arrays changed in place.
 UNCHANGED = "changes nothing it was given"
 SECONDS = 5.0  # of computing, for one file
+_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,21 @@ class Grade:
         head = {"exercise": self.exercise, "file": self.file, "points": self.points, "out_of": self.out_of}
         return head | asdict(self)
 
+    def __str__(self) -> str:
+        """Return the points and reasons, and below them the diagnosis where points are missing."""
+        width = max(len(part.name) for part in self.parts)
+        lines = [f"{self.exercise}: {self.points} of {self.out_of} points for {self.file}", ""]
+        for part in self.parts:
+            head = f"{part.points} of {part.out_of}  {part.name:{width}}  "
+            lines.append(textwrap.fill(head + part.reason, _WIDTH, subsequent_indent=" " * len(head)))
+        if not self.full:
+            lines += ["", self.text] if self.text else []
+            lines += ["", f"Hints: chainrule exercises {self.exercise} --hint 1"]
+        return "\n".join(lines)
+
 
 def grade(
-    exercise: Exercise,
+    exercise: Exercise | str,
     file: str | Path,
     *,
     seconds: float | None = None,
@@ -83,6 +98,7 @@ def grade(
     Raises:
         ChainruleError: there is no such file.
     """
+    exercise = find(exercise) if isinstance(exercise, str) else exercise
     path = Path(file)
     if not path.is_file():
         found = (
@@ -96,6 +112,18 @@ def grade(
     from agreement.diagnosis import diagnose
 
     return from_diagnosis(exercise, diagnose(path, exercise.subject, seconds=seconds or SECONDS))
+
+
+def grade_functions(exercise: Exercise | str, *functions: Callable[..., Any]) -> Grade:
+    """Grade functions of this process, such as a notebook's: forward and backward, or an optimizer's step.
+
+    They are run here, without a limit on time or memory; `grade` runs a file apart.
+    """
+    from agreement.diagnosis import diagnose
+
+    exercise = find(exercise) if isinstance(exercise, str) else exercise
+    code = functions if len(functions) > 1 else functions[0]
+    return from_diagnosis(exercise, diagnose(None, exercise.subject, code=code))
 
 
 def from_diagnosis(exercise: Exercise, diagnosis: "Diagnosis") -> Grade:

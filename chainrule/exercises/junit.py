@@ -21,9 +21,8 @@ def to_junit(grades: Iterable[tuple[str, Grade]]) -> str:
         name = f"{learner}.{grade.exercise}" if learner else grade.exercise
         failed = sum(part.points < part.out_of for part in grade.parts)
         counts = {"tests": str(len(grade.parts)), "failures": str(failed), "errors": "0", "skipped": "0"}
-        suite = ElementTree.SubElement(
-            root, "testsuite", name=_clean(name), file=_clean(grade.file), **counts
-        )
+        attributes = {"name": _clean(name), "file": _clean(grade.file), **counts}
+        suite = ElementTree.SubElement(root, "testsuite", attributes)
         for part in grade.parts:
             test = ElementTree.SubElement(suite, "testcase", classname=_clean(name), name=_clean(part.name))
             properties = ElementTree.SubElement(test, "properties")
