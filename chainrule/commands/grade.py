@@ -110,6 +110,9 @@ def _print_room(room: "Room") -> None:
         who = ", ".join(mistake.learners)
         print(f"\n{len(mistake.learners):3} x {mistake.mistake} ({mistake.exercise}): {who}")
         print(textwrap.fill(mistake.words, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    for learner, grade in room.grades:
+        for note in grade.notes:
+            print(f"\nNote on {learner}, {grade.exercise}: {note}")
     if room.left_out:
         files = ", ".join(map(str, room.left_out))
         print(f"\nNot graded, as they belong to no exercise or a newer one is there: {files}")

@@ -4,9 +4,10 @@ Nothing is judged here: `agreement.diagnosis` finds what is right and which mist
 says what each part is worth.
 """
 
+import ast
 import textwrap
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +43,17 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Grade:
-    """The points of one file. ``text`` is the whole diagnosis, in a learner's words."""
+    """The points of one file.
+
+    ``text`` is the whole diagnosis, in a learner's words; ``notes`` are for the teacher, and cost no points.
+    """
 
     exercise: str
     file: str
     parts: tuple[PartGrade, ...]
     mistakes: tuple[Mistake, ...] = ()
     text: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def points(self) -> int:
@@ -79,7 +84,10 @@ class Grade:
             lines.append(textwrap.fill(head + part.reason, _WIDTH, subsequent_indent=" " * len(head)))
         if not self.full:
             lines += ["", self.text] if self.text else []
-            lines += ["", f"Hints: chainrule exercises {self.exercise} --hint 1"]
+            lines += [""]
+        lines += [f"Note: {note}" for note in self.notes]
+        if not self.full:
+            lines += [f"Hints: chainrule exercises {self.exercise} --hint 1"]
         return "\n".join(lines)
 
 
@@ -108,10 +116,12 @@ def grade(
     if exercise.goals:
         from chainrule.exercises.training import grade_training
 
-        return grade_training(exercise, path, seconds=seconds, dataset=dataset, root=root)
-    from agreement.diagnosis import diagnose
+        graded = grade_training(exercise, path, seconds=seconds, dataset=dataset, root=root)
+    else:
+        from agreement.diagnosis import diagnose
 
-    return from_diagnosis(exercise, diagnose(path, exercise.subject, seconds=seconds or SECONDS))
+        graded = from_diagnosis(exercise, diagnose(path, exercise.subject, seconds=seconds or SECONDS))
+    return replace(graded, notes=_borrowed(path))
 
 
 def grade_functions(exercise: Exercise | str, *functions: Callable[..., Any]) -> Grade:
@@ -124,6 +134,34 @@ def grade_functions(exercise: Exercise | str, *functions: Callable[..., Any]) ->
     exercise = find(exercise) if isinstance(exercise, str) else exercise
     code = functions if len(functions) > 1 else functions[0]
     return from_diagnosis(exercise, diagnose(None, exercise.subject, code=code))
+
+
+# Libraries that have the answer.
+_SOLVED = {
+    "nn_reference",
+    "torch_impl",
+    "agreement",
+    "chainrule",
+    "torch",
+    "tensorflow",
+    "keras",
+    "jax",
+    "sklearn",
+}
+
+
+def _borrowed(path: Path) -> tuple[str, ...]:
+    """Say which libraries a file imports that have the answer: a teacher decides what that means."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    modules += [
+        node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
+    ]
+    borrowed = sorted({module.split(".")[0] for module in modules} & _SOLVED)
+    return (f"the file imports {', '.join(borrowed)}, which has the answer",) if borrowed else ()
 
 
 def from_diagnosis(exercise: Exercise, diagnosis: "Diagnosis") -> Grade:
@@ -157,9 +195,7 @@ def _unchanged(points: int, diagnosis: "Diagnosis") -> PartGrade:
 def _mistakes(diagnosis: "Diagnosis") -> tuple[Mistake, ...]:
     """Return what to count in a class: the likeliest mistake and every problem; or that it is not known."""
     found = [Mistake(candidate.name, candidate.mistake) for candidate in diagnosis.candidates[:1]]
-    found += [
-        Mistake(_NAMES.get(problem.kind, problem.kind), problem.words) for problem in diagnosis.problems
-    ]
+    found += [Mistake(NAMES.get(problem.kind, problem.kind), problem.words) for problem in diagnosis.problems]
     if not found and not diagnosis.ok:
         words = diagnosis.narrowing[0] if diagnosis.narrowing else "wrong, but as no known mistake is"
         found = [Mistake("no known mistake", words)]
@@ -167,7 +203,7 @@ def _mistakes(diagnosis: "Diagnosis") -> tuple[Mistake, ...]:
 
 
 # What the kinds of problems are called in a class's table.
-_NAMES = {
+NAMES = {
     "time": "never ends",
     "memory": "takes too much memory",
     "exit": "exits",
