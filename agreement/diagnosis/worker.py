@@ -17,6 +17,7 @@ import re
 import resource
 import signal
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -713,9 +714,39 @@ class Training:
         return {"states": states, "losses": losses, "changed": changed}
 
 
+# -- recognition ----------------------------------------------------------------------------------------
+
+
+class Recognition:
+    """A whole training, ``train(images, labels, rng)``, and what it has learnt, ``predict(learnt, images)``."""
+
+    def __init__(self, job: dict[str, Any], module: types.ModuleType):
+        self.functions = {name: getattr(module, name, None) for name in ("train", "predict")}
+
+    def what(self) -> dict[str, Any]:
+        return {"class": None, "forward": None, "backward": None}
+
+    def run(self, probe: dict[str, Any]) -> dict[str, Any]:
+        for name, function in self.functions.items():
+            if not callable(function):
+                raise Failed("the file", NameError(f"there is no function {name}"))
+        images, labels, unseen = (decode(probe[key]) for key in ("images", "labels", "unseen"))
+        generator = np.random.default_rng(probe["seed"])
+        start = time.process_time()
+        learnt = self.call("train", images, labels, generator)
+        found = self.call("predict", learnt, unseen)
+        return {"labels": encode(np.asarray(found)), "seconds": time.process_time() - start}
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        try:
+            return self.functions[name](*arguments)  # type: ignore[misc]
+        except (Exception, SystemExit) as error:
+            raise Failed(name, error) from error
+
+
 # -- the process ----------------------------------------------------------------------------------------
 
-KINDS: dict[str, Any] = {"operation": Operation, "optimizer": Optimizer, "training": Training}
+KINDS: dict[str, Any] = {"operation": Operation, "optimizer": Optimizer, "training": Training, "recognition": Recognition}
 
 
 def limit(job: dict[str, Any]) -> None:
