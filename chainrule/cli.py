@@ -8,6 +8,7 @@ import typer
 from chainrule import __version__
 from chainrule.commands.compare import compare
 from chainrule.commands.datasets import datasets
+from chainrule.commands.diagnose import diagnose
 from chainrule.commands.download import download
 from chainrule.commands.evaluate import evaluate
 from chainrule.commands.explain import explain
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, train, compare, evaluate, report, runs, history, export, explain):
+for command in (download, train, compare, evaluate, report, runs, history, export, explain, diagnose):
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")
