@@ -47,7 +47,7 @@ class Chain:
         last = len(self.links) - 1
         wanted = bool(probe.options.get("need_grad_x", True))
         before = {role: p.copy() for role, p in self._data(modules).items()}
-        with np.errstate(all="ignore"), nn.Tape(*modules) as tape:
+        with np.errstate(all="ignore"), nn.Tape(nn.Sequential(*modules)) as tape:
             y = x if x.dtype.kind == "f" else x.astype(float)
             inner = [y]
             for i, module in enumerate(modules):
@@ -118,7 +118,8 @@ class Chain:
             mutant.wrong,
             lambda probe: self.everything(probe, plan),
             mutant.kind,
-            rank=len(places) == 1 and where != "",
+            rank=int(len(places) == 1 and where != ""),
+            plan=plan,
         )
 
     def _modules(self, probe: Probe) -> list[nn.Module]:

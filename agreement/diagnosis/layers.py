@@ -46,6 +46,7 @@ def layer(
         ("x", *link.roles.values()),
         {"need_grad_x": True, **(options or {})},
         explain or {"grad of x": ("Each output depends on the input in the same place and on no other.", ELEMENTS)},
+        planned=chain.everything,
         **rest,
     )
 

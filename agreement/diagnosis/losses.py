@@ -51,7 +51,7 @@ def loss(
         (name, *names),
         several(draw, variants),
         chain.evaluate,
-        lambda: [replace(s, evaluate=_of(chain, s)) for s in chain.suspects()] + extra(chain),
+        lambda: chain.suspects() + extra(chain),
         {"x": OF_SCORES, **NAMES},
         ("x",),
         OPTIONS,
@@ -59,10 +59,6 @@ def loss(
         loss=True,
         **rest,
     )
-
-
-def _of(chain: Chain, suspect: Suspect) -> Callable[[Probe], dict[str, Array]]:
-    return suspect.evaluate
 
 
 def _upstream(rng: np.random.Generator, probe: Probe, kind: str) -> Probe:

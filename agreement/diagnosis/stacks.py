@@ -343,7 +343,7 @@ STACKS = [
             BROADCAST_WORDS),
     Subject("mlp", "a network of two layers, linear, ReLU, linear", ("mlp", "network", "net", "two_layer"),
             several(_mlp_draw, 3), MLP.everything, _mlp_suspects, {"x": X, **MLP_NAMES, **INPUT_OUTPUT},
-            ("x", "w1", "b1", "w2", "b2"), {}, MLP_WORDS,
+            ("x", "w1", "b1", "w2", "b2"), {}, MLP_WORDS, planned=MLP.everything,
             layouts=(Layout("your weights are stored (in, out); that is as good as (out, in)", _mlp_stored,
                             lambda name, a: a.T if name in ("grad of w1", "grad of w2") and a.ndim == 2 else a),)),
     Subject("shared", "a weight used twice, tanh(tanh(x weight.T) weight.T)", ("shared", "twice", "tied", "recurrent", "rnn"),

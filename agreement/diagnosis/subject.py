@@ -1,13 +1,13 @@
 """What can be diagnosed: how it is called, what goes in, what should come out, and who is suspected."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from agreement.measures import Array
-from agreement.mutants import Kind
+from agreement.mutants import Kind, Mutant
 
 Tensors = dict[str, Array]
 
@@ -64,6 +64,7 @@ class Suspect:
     evaluate: Callable[[Probe], Tensors]
     kind: Kind = Kind.OPERATION
     rank: int = 0  # of those that give the same numbers, the lowest is named
+    plan: Mapping[int, Sequence[Mutant]] | None = None  # the mutants in it, by link of a chain
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Subject:
     kind: str = "operation"
     loss: bool = False
     observe: Callable[[Probe, Array], Probe] | None = None
+    planned: Callable[[Probe, Mapping[int, Sequence[Mutant]]], Tensors] | None = None  # of two mutants at once
     layouts: tuple["Layout", ...] = ()
 
 

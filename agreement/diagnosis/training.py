@@ -116,7 +116,8 @@ def _suspects() -> list[Suspect]:
             for some, where in groups:
                 rule = _usual({i: (mutant,) for i in some})
                 found.append(
-                    Suspect(mutant.name + where, mutant.mistake, mutant.wrong, _run(rule), mutant.kind, rank=len(some) < len(places))
+                    Suspect(mutant.name + where, mutant.mistake, mutant.wrong, _run(rule), mutant.kind,
+                            int(len(some) < len(places)), {i: (mutant,) for i in some})
                 )  # fmt: skip
 
     def of(name: str, mistake: str, wrong: str, rule: Rule, rank: int = 0) -> Suspect:
@@ -218,7 +219,8 @@ def _run(rule: Rule) -> Callable[[Probe], Tensors]:
 # -- a whole engine -------------------------------------------------------------------------------------------------
 
 PLAIN = Setup("SGD", {"lr": 0.1, "momentum": 0.9})
-SETUPS = list({repr(setup): setup for setup in [PLAIN, *SHOWN_BY.values()]}.values())
+# The first with a cumulative average in BatchNorm (momentum=None).
+SETUPS = [PLAIN, *{repr(setup): setup for setup in [PLAIN, *SHOWN_BY.values()]}.values()]
 
 
 def _network_draw(seed: int) -> list[Probe]:
@@ -229,14 +231,12 @@ def _network_draw(seed: int) -> list[Probe]:
         for module in network.modules():
             if isinstance(module, nn.Linear):
                 nn.init.reset_affine(module.weight, module.bias, rng)
-        if i == 1:
-            network.bn1.momentum = None
         state = {name: np.array(value) for name, value in network.double().state_dict().items()}
         batches = [(rng.standard_normal((12, WIDTH)), rng.integers(0, WIDTH, 12)) for _ in range(5)]
         settings = {
             "optimizer": setup.name, "arguments": dict(setup.settings), "clip": setup.clip, "seed": i,
             "scheduler": None if setup.scheduler is None else [setup.scheduler[0], dict(setup.scheduler[1])],
-            "norm_momentum": None if i == 1 else 0.1,
+            "norm_momentum": None if i == 0 else 0.1,
         }  # fmt: skip
         extra = {"batches": batches, "settings": settings, "whole": True}
         probes.append(Probe(state, np.zeros(5), {}, seed=i, batch=12, extra=extra))
@@ -295,7 +295,7 @@ TRAINING = [
     Subject("training", "training of an MLP by SGD", ("training", "train_step", "train", "sgd_step"), _draw, _evaluate,
             _suspects, {"parameters": ["params", "weights", "p", "theta", "state", "model", "net", "network"], "x": X,
                         "labels": TARGET, "lr": ["learning_rate", "eta", "rate", "alpha", "step_size"], **MLP_NAMES},
-            ROLES, {"lr": None}, WORDS, kind="training",
+            ROLES, {"lr": None}, WORDS, kind="training", planned=lambda probe, plan: _steps(probe, _usual(plan)),
             layouts=(Layout("your weights are stored (in, out); that is as good as (out, in)", _stored,
                             lambda name, a: a.swapaxes(1, 2) if name in ("w1", "w2") and a.ndim == 3 else a),)),
     Subject("network", "a whole engine: network, loss, optimizer, schedule", ("network", "engine"), _network_draw, _network,

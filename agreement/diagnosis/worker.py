@@ -81,6 +81,18 @@ def decode(value: dict[str, Any]) -> Any:
     return np.array(array, order=value.get("order", "C"))
 
 
+def plain(value: Any) -> Any:
+    """Return an option as it is handed over: an array, a tuple, or what it is."""
+    if isinstance(value, dict) and "array" in value:
+        return decode(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def differs(value: Any, default: Any) -> bool:
+    default = tuple(default) if isinstance(default, list) else default
+    return isinstance(value, np.ndarray) or value != default
+
+
 def as_lists(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) and value.ndim else value
 
@@ -328,7 +340,7 @@ class Operation:
         values = {name: decode(value) for name, value in probe["args"].items()}
         values |= {"rng": np.random.default_rng(probe["seed"])} if probe.get("random") else {}
         options, defaults = probe["options"], probe["defaults"]
-        options = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+        options = {k: plain(v) for k, v in options.items()}
         forward, backward, owner = self.forward, self.backward, None
         if self.kind is not None:
             owner = self.make(values, options, probe)
@@ -338,7 +350,7 @@ class Operation:
         skipped = [
             key
             for key, value in options.items()
-            if value != defaults.get(key) and not any(accepts(f, key, self.names) for f in places)
+            if differs(value, defaults.get(key)) and not any(accepts(f, key, self.names) for f in places)
             and not hasattr(owner, key)
         ]  # fmt: skip
         if skipped:
@@ -553,11 +565,12 @@ class Optimizer:
         }
 
     def run(self, probe: dict[str, Any]) -> dict[str, Any]:
-        options, defaults = dict(probe["options"]), probe["defaults"]
+        defaults = probe["defaults"]
+        options = {k: plain(v) for k, v in probe["options"].items()}
         places = [self.function or self.kind]
         if self.kind is not None:
             places.append(getattr(self.kind, "step", None) or getattr(self.kind, "update", None))
-        skipped = [k for k, v in options.items() if v != defaults.get(k) and not any(accepts(f, k, self.names) for f in places)]
+        skipped = [k for k, v in options.items() if differs(v, defaults.get(k)) and not any(accepts(f, k, self.names) for f in places)]
         if skipped:
             return {"skipped": skipped}
         start = decode(probe["args"]["w"])
