@@ -5,7 +5,8 @@ import numpy as np
 import nn_reference as nn
 from agreement.diagnosis.chain import Chain, Link
 from agreement.diagnosis.layers import several
-from agreement.diagnosis.subject import BIAS, TARGET, Probe, Subject, batch_first
+from agreement.diagnosis.subject import BIAS, TARGET, Probe, Subject, Suspect, batch_first
+from agreement.mutants import NETWORKS
 
 CNN = Chain(
     (
@@ -43,6 +44,12 @@ def _draw(rng: np.random.Generator, i: int) -> Probe:
     return Probe(args, np.asarray(rng.uniform(0.5, 2.0)), {"need_grad_x": False}, parameters, (), {}, i, n)
 
 
+def _suspects() -> list[Suspect]:
+    """Return the mutants of each layer, and those mistakes between layers that one step can show."""
+    between = {"update-before-input-gradient": 4, "softmax-twice": 5}
+    return CNN.suspects() + [CNN._suspect(m, [between[m.name]], "") for m in NETWORKS if m.name in between]
+
+
 LOGITS = "dL/ds = grad_loss · (softmax(s) - one-hot labels) / N      (N, C)"
 WORDS = {
     "grad of bias": (
@@ -70,7 +77,7 @@ CNN_STEP = Subject(
     ("cnn", "cnn_step", "convnet", "lenet"),
     several(_draw, 3),
     CNN.evaluate,
-    CNN.suspects,
+    _suspects,
     {
         "x": ["images", "X", "img", "input", "inputs"],
         "kernel": ["k", "K", "kernels", "filters", "conv_weight", "w1"],

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, WrongUsage
 from chainrule.exercises.catalogue import Exercise, find
 
 if TYPE_CHECKING:
@@ -118,9 +118,10 @@ def grade(
 
         graded = grade_training(exercise, path, seconds=seconds, dataset=dataset, root=root)
     else:
-        from agreement.diagnosis import diagnose
+        from agreement.diagnosis import Limits, diagnose
 
-        graded = from_diagnosis(exercise, diagnose(path, exercise.subject, seconds=seconds or SECONDS))
+        limits = Limits(seconds or SECONDS)
+        graded = from_diagnosis(exercise, diagnose(path, exercise.subject, limits=limits))
     return replace(graded, notes=_borrowed(path))
 
 
@@ -128,11 +129,19 @@ def grade_functions(exercise: Exercise | str, *functions: Callable[..., Any]) ->
     """Grade functions of this process, such as a notebook's: forward and backward, or an optimizer's step.
 
     They are run here, without a limit on time or memory; `grade` runs a file apart.
+
+    Raises:
+        WrongUsage: the number of functions is not the exercise's.
     """
     from agreement.diagnosis import diagnose
 
     exercise = find(exercise) if isinstance(exercise, str) else exercise
-    code = functions if len(functions) > 1 else functions[0]
+    names = [node.name for node in ast.parse(exercise.stub).body if isinstance(node, ast.FunctionDef)]
+    if exercise.goals or len(functions) != len(names):
+        raise WrongUsage(
+            f"{exercise.name} is graded by {' and '.join(names)}, found {len(functions)} functions"
+        )
+    code = dict(zip(names, functions, strict=True))
     return from_diagnosis(exercise, diagnose(None, exercise.subject, code=code))
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from agreement.diagnosis.apart import Limits, run_apart
-from agreement.diagnosis.words import problems_of
+from agreement.diagnosis import Limits
+from agreement.diagnosis.apart import run_apart
+from agreement.diagnosis.diagnose import problems_of
 from chainrule import datasets
 from chainrule.errors import WrongUsage
 from chainrule.exercises.catalogue import Exercise
@@ -32,7 +33,7 @@ def grade_training(
     if data.name not in exercise.goals:
         raise WrongUsage(f"{exercise.name} has goals for {' and '.join(exercise.goals)}, found '{data.name}'")
     goal = exercise.goals[data.name]
-    limit = goal.seconds if seconds is None else seconds
+    limits = Limits(goal.seconds if seconds is None else seconds, _MEMORY)
     probe = {
         "images": _encoded(data.train_images),
         "labels": _encoded(data.train_labels.astype(np.int64)),
@@ -40,15 +41,15 @@ def grade_training(
         "seed": _SEED,
     }
     job = {"kind": "recognition", "names": ["train"], "roles": {}, "probes": [probe]}
-    answer = run_apart(path.read_bytes(), path.name, path.parent.resolve(), job, Limits(limit, _MEMORY))
-    problems = problems_of(answer, limit)
+    answer = run_apart(path.read_bytes(), path.name, path.parent.resolve(), job, limits)
+    problems = problems_of(answer, limits)
     found = next((message for message in answer.messages if "labels" in message), None)
     if found is None:
         words = problems[0].words if problems else "nothing came back"
         mistakes = tuple(Mistake(NAMES.get(p.kind, p.kind), p.words) for p in problems)
         return Grade(exercise.name, str(path), _nothing(exercise, words), mistakes, words)
 
-    labels, used = _decoded(found["labels"]), f"{found['seconds']:.0f} of {limit:g} seconds"
+    labels, used = _decoded(found["labels"]), f"{found['seconds']:.0f} of {limits.seconds:g} seconds"
     if labels is None or labels.shape != data.test_labels.shape:
         shape = "no array" if labels is None else f"an array of shape {labels.shape}"
         words = f"predict gave {shape}, expected {data.test_labels.shape}, a label for each image"

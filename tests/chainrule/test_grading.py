@@ -38,7 +38,7 @@ def found(monkeypatch):
     """Let `grade` be told what the diagnosis of each file is, by a word in the file."""
     findings = {}
 
-    def diagnose(path, subject, *, seconds):
+    def diagnose(path, subject, *, limits):
         return findings[path.read_text().strip()]
 
     monkeypatch.setattr(diagnosis, "diagnose", diagnose, raising=False)
