@@ -80,15 +80,16 @@ class Chain:
     def twice(self, probe: Probe, plan: Plan | None = None) -> Tensors:
         """Return the parameters' gradients after two backwards without zero_grad between them."""
         modules = self._modules(probe)
+        wanted = bool(probe.options.get("need_grad_x", True))
         for _ in range(2):
-            y: Any = probe.args[self.input]
+            y: Any = probe.args[self.input].copy(order="K")
             for i, module in enumerate(modules):
                 with _planted((plan or {}).get(i, ())):
                     y = module(y)
-            grad: Any = probe.upstream.reshape(np.shape(y))
+            grad: Any = probe.upstream.copy(order="K").reshape(np.shape(y))
             for i in range(len(modules) - 1, -1, -1):
                 with _planted((plan or {}).get(i, ())):
-                    grad = modules[i].backward(grad)
+                    grad = modules[i].backward(grad, **({} if wanted or i else {"input_grad": False}))
         return {f"added: {role}": np.asarray(g) for role, g in self._grads(modules).items()}
 
     def everything(self, probe: Probe, plan: Plan | None = None) -> Tensors:

@@ -473,7 +473,10 @@ def _dropout_extra(chain: Chain) -> list[Suspect]:
 
 def _scores_draw(rng: np.random.Generator, i: int) -> Probe:
     shape = ((4, 5), (3, 7), (4, 5), (6, 3))[i]
-    return Probe({"x": batch_first(rng, *shape)}, rng.normal(size=shape), {}, batch=shape[0], seed=i)
+    return Probe({"x": batch_first(rng, *shape)}, rng.normal(size=shape), {"dim": -1}, batch=shape[0], seed=i)
+
+
+AXIS = {"dim": ["axis", "ax"]}
 
 
 def _softmax(x: Array, axis: Any) -> Array:
@@ -769,6 +772,8 @@ LAYERS = [
         "softmax over the last axis",
         Link(lambda p: nn.Softmax(-1), "Softmax", {}),
         _scores_draw,
+        aliases=AXIS,
+        options={"dim": -1},
         extra=_softmax_extra,
         explain=CLASSES,
     ),
@@ -777,6 +782,8 @@ LAYERS = [
         "log-softmax over the last axis",
         Link(lambda p: nn.LogSoftmax(-1), "LogSoftmax", {}),
         _scores_draw,
+        aliases=AXIS,
+        options={"dim": -1},
         extra=_log_softmax_extra,
         explain=CLASSES,
         names=("logsoftmax",),

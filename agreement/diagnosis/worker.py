@@ -219,7 +219,12 @@ class Names:
 
 
 def assign(
-    function: Callable[..., Any], values: dict[str, Any], order: list[str], names: Names, options: dict[str, Any]
+    function: Callable[..., Any],
+    values: dict[str, Any],
+    order: list[str],
+    names: Names,
+    options: dict[str, Any],
+    optional: tuple[str, ...] = (),
 ) -> list[tuple[list[Any], dict[str, Any], dict[str, str]]]:
     """Return the ways to call ``function``: positional and keyword arguments, and which role went where.
 
@@ -231,7 +236,7 @@ def assign(
     roles: dict[str, str] = {}
     for p in parameters:
         role = names.role(p.name, [r for r in [*values, *options] if r not in roles.values()])
-        if role is not None:
+        if role is not None and not (isinstance(p.default, bool) and isinstance(values.get(role), np.ndarray)):
             roles[p.name] = role
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     unknown = [p.name for p in parameters if p.name not in roles and p.kind in plain and p.default is p.empty]
@@ -243,7 +248,8 @@ def assign(
         positional, keywords = [], {}
         for p in parameters:
             if p.kind is p.VAR_POSITIONAL:
-                positional += [values[role] for role in order if role in values and role not in mapping.values()]
+                rest = [role for role in order if role in values and role not in (*optional, *mapping.values())]
+                positional += [values[role] for role in rest]
             elif p.kind is p.VAR_KEYWORD:
                 continue
             elif p.name in mapping:
@@ -372,11 +378,12 @@ class Operation:
             given["rng"] = values["rng"]
         found: dict[str, Any] = {}
         mapping: dict[str, str] = {}
+        optional = (*probe["mutable"], "mask")
         cache, has_cache, y = None, False, None
         parameters = self.parameters(owner, values) if owner is not None else {}
         if forward is not None:
             order = [key for key in inputs if key != "rng"]
-            result, mapping, lists = call("forward", forward, assign(forward, given, order, names, options))
+            result, mapping, lists = call("forward", forward, assign(forward, given, order, names, options, optional))
             y, cache, has_cache = split_output(result, probe["output_shape"])
             found |= {"forward": encode(y), "forward_roles": sorted(set(mapping.values())), "lists": lists}
             found["forward_is_tuple"] = isinstance(result, tuple | list) and has_cache
@@ -404,7 +411,7 @@ class Operation:
         count = len(cache) if isinstance(cache, list | dict) else None
         y_kept = copy.deepcopy(y) if isinstance(y, np.ndarray) else None
         known = Names({**names.roles, **{role: [*names.roles.get(role, ()), p] for p, role in mapping.items()}})
-        ways = assign(backward, pool, order, known, options)
+        ways = assign(backward, pool, order, known, options, tuple(inputs) if has_cache or owner is not None else optional)
         result, used, lists = call("backward", backward, ways)
         found |= {"backward": encode(result), "backward_roles": sorted(set(used.values()))}
         found["lists"] = found.get("lists", False) or lists
@@ -570,13 +577,19 @@ class Optimizer:
         places = [self.function or self.kind]
         if self.kind is not None:
             places.append(getattr(self.kind, "step", None) or getattr(self.kind, "update", None))
-        skipped = [k for k, v in options.items() if differs(v, defaults.get(k)) and not any(accepts(f, k, self.names) for f in places)]
+        skipped = [
+            key
+            for key, value in options.items()
+            if differs(value, defaults.get(key)) and not any(accepts(f, key, self.names) for f in places)
+        ]
+        if {"betas", "beta1", "beta2"} & set(options) and ("betas" not in skipped or not {"beta1", "beta2"} & set(skipped)):
+            skipped = [key for key in skipped if not key.startswith("beta")]  # in one form or the other
         if skipped:
             return {"skipped": skipped}
         start = decode(probe["args"]["w"])
         grads = [decode(g) for g in probe["grads"]]
         if self.kind is not None:
-            return self.object(start, grads, options)
+            return self.object(start, grads, options, probe["lrs"])
         variants: dict[str, Any] = {}
         for order in itertools.islice(itertools.permutations(probe["state"]), MANY):
             try:
@@ -597,6 +610,7 @@ class Optimizer:
         self.changed: list[Any] = []
         for t, grad in enumerate(grads, 1):
             values = {"w": w, "grad": grad.copy(), **state, "state": memory, "t": t}
+            options = {**options, "lr": probe["lrs"][t - 1]}
             result, mapping, lists = call(
                 "the step", self.function, assign(self.function, values, ["w", "grad", *state], self.names, options)
             )
@@ -625,7 +639,15 @@ class Optimizer:
             w = np.array(w)
         return seen, count
 
-    def object(self, start: Any, grads: Any, options: Any) -> dict[str, Any]:
+    def set_rate(self, owner: Any, lr: float) -> None:
+        """Change the learning rate of an object, wherever it keeps it."""
+        for group in getattr(owner, "param_groups", ()):
+            group["lr"] = lr
+        for name in vars(owner):
+            if self.names.role(name, ["lr"]) and isinstance(getattr(owner, name), int | float):
+                setattr(owner, name, lr)
+
+    def object(self, start: Any, grads: Any, options: Any, lrs: list[float]) -> dict[str, Any]:
         holder = types.SimpleNamespace
         parameter = getattr(sys.modules.get("nn_reference"), "Parameter", None)
         first: Failed | None = None
@@ -638,7 +660,8 @@ class Optimizer:
         def torch_like() -> list[Any]:
             p = parameter(start.copy()) if parameter else holder(data=start.copy(), grad=None)
             owner, seen = make([p]), []
-            for grad in grads:
+            for grad, lr in zip(grads, lrs, strict=True):
+                self.set_rate(owner, lr)
                 p.grad = grad.copy()
                 call("the step", owner.step, [([], {}, {})])
                 seen.append(np.array(p.data))
@@ -648,7 +671,8 @@ class Optimizer:
             held = {"w": start.copy()} if dicts else start.copy()
             owner, seen = (make(held) if argument else make()), []
             method = getattr(owner, "step", None) or owner.update
-            for grad in grads:
+            for grad, lr in zip(grads, lrs, strict=True):
+                self.set_rate(owner, lr)
                 g = {"w": grad.copy()} if dicts else grad.copy()
                 needed = [p for p in parameters_of(method) or [] if p.default is p.empty]
                 ways = [([held, g], {}, {})] if len(needed) == 2 else [([g], {}, {})]
