@@ -8,7 +8,7 @@ import numpy as np
 
 from agreement.diagnosis import Limits
 from agreement.diagnosis.apart import run_apart
-from agreement.diagnosis.diagnose import problems_of
+from agreement.diagnosis.diagnosing import problems_of
 from chainrule import datasets
 from chainrule.errors import WrongUsage
 from chainrule.exercises.catalogue import Exercise
