@@ -5,6 +5,7 @@ says what each part is worth.
 """
 
 import ast
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from chainrule.errors import ChainruleError, WrongUsage
 from chainrule.exercises.catalogue import Exercise, find
 
 if TYPE_CHECKING:
-    from agreement.diagnosis import Candidate, Diagnosis
+    from agreement.diagnosis import Diagnosis, Problem
 
 # The part that is about nothing returned, but about arrays changed in place.
 UNCHANGED = "changes nothing it was given"
@@ -79,9 +80,12 @@ class Grade:
         """Return the points and reasons, and below them the diagnosis where points are missing."""
         width = max(len(part.name) for part in self.parts)
         lines = [f"{self.exercise}: {self.points} of {self.out_of} points for {self.file}", ""]
+        before = ""
         for part in self.parts:
             head = f"{part.points} of {part.out_of}  {part.name:{width}}  "
-            lines.append(textwrap.fill(head + part.reason, _WIDTH, subsequent_indent=" " * len(head)))
+            reason = "the same" if part.reason == before and not part.points else part.reason
+            lines.append(textwrap.fill(head + reason, _WIDTH, subsequent_indent=" " * len(head)))
+            before = part.reason
         if not self.full:
             lines += ["", self.text] if self.text else []
             lines += [""]
@@ -122,7 +126,7 @@ def grade(
 
         limits = Limits(seconds or SECONDS)
         graded = from_diagnosis(exercise, diagnose(path, exercise.subject, limits=limits))
-    return replace(graded, notes=_borrowed(path))
+    return replace(graded, notes=(*graded.notes, *_borrowed(path)))
 
 
 def grade_functions(exercise: Exercise | str, *functions: Callable[..., Any]) -> Grade:
@@ -175,8 +179,20 @@ def _borrowed(path: Path) -> tuple[str, ...]:
 
 def from_diagnosis(exercise: Exercise, diagnosis: "Diagnosis") -> Grade:
     """Turn what was found into points."""
+    # The stub has the arguments that are asked for; what else the operation could do is no matter here.
+    notes = tuple(printable(note) for note in diagnosis.notes if not note.startswith("not tried"))
+    diagnosis = replace(diagnosis, notes=notes)
     parts = tuple(_part(name, points, diagnosis) for name, points in exercise.points.items())
-    return Grade(exercise.name, str(diagnosis.file), parts, _mistakes(diagnosis), str(diagnosis))
+    graded = Grade(
+        exercise.name, str(diagnosis.file), parts, _mistakes(diagnosis), printable(str(diagnosis), None)
+    )
+    return replace(graded, notes=notes) if graded.full else graded
+
+
+def printable(text: str, most: int | None = 200) -> str:
+    """Return what came from a learner's file without characters that move a terminal, and not too long."""
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    return text if most is None or len(text) <= most else f"{text[:most]} ..."
 
 
 def _part(name: str, points: int, diagnosis: "Diagnosis") -> PartGrade:
@@ -189,7 +205,9 @@ def _part(name: str, points: int, diagnosis: "Diagnosis") -> PartGrade:
     if found.ok:
         return PartGrade(name, points, points, f"right in {_count(diagnosis.probes)}")
     cause = next((c for c in diagnosis.candidates if name in c.parts), None)
-    return PartGrade(name, 0, points, _join(found.words, "" if cause is None else _looks_like(cause)))
+    return PartGrade(
+        name, 0, points, found.words + (f"; it looks like '{cause.name}'" if cause is not None else "")
+    )
 
 
 def _unchanged(points: int, diagnosis: "Diagnosis") -> PartGrade:
@@ -204,15 +222,25 @@ def _unchanged(points: int, diagnosis: "Diagnosis") -> PartGrade:
 def _mistakes(diagnosis: "Diagnosis") -> tuple[Mistake, ...]:
     """Return what to count in a class: the likeliest mistake and every problem; or that it is not known."""
     found = [Mistake(candidate.name, candidate.mistake) for candidate in diagnosis.candidates[:1]]
-    found += [Mistake(NAMES.get(problem.kind, problem.kind), problem.words) for problem in diagnosis.problems]
+    found += [
+        mistake_of(problem) for problem in diagnosis.problems if not (found and problem.kind == "in-place")
+    ]
     if not found and not diagnosis.ok:
         words = diagnosis.narrowing[0] if diagnosis.narrowing else "wrong, but as no known mistake is"
         found = [Mistake("no known mistake", words)]
     return tuple(found)
 
 
-# What the kinds of problems are called in a class's table.
-NAMES = {
+def mistake_of(problem: "Problem") -> Mistake:
+    """Return a problem under the name that it has in a class's table."""
+    name, words = _NAMES.get(problem.kind, problem.kind), printable(problem.words)
+    if problem.kind == "exception":
+        raised = re.search(r"raises (\w+)", words)
+        name = f"raises {raised[1]}" if raised else "cannot be read"
+    return Mistake("not begun" if name == "raises NotImplementedError" else name, words)
+
+
+_NAMES = {
     "time": "never ends",
     "memory": "takes too much memory",
     "exit": "exits",
@@ -221,22 +249,12 @@ NAMES = {
     "shape": "wrong shape",
     "nan": "not a number",
     "crash": "crashes Python",
-    "file": "cannot be read",
     "missing": "function missing",
-    "todo": "not begun",
 }
 
 
 def _first_problem(diagnosis: "Diagnosis") -> str:
-    return diagnosis.problems[0].words if diagnosis.problems else ""
-
-
-def _looks_like(candidate: "Candidate") -> str:
-    return f"it looks like '{candidate.name}': {candidate.mistake}"
-
-
-def _join(*sentences: str) -> str:
-    return "; ".join(sentence.rstrip(".;") for sentence in sentences if sentence)
+    return printable(diagnosis.problems[0].words) if diagnosis.problems else ""
 
 
 def _count(probes: int) -> str:

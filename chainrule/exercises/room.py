@@ -56,7 +56,7 @@ class Room:
                     made[key].append(learner)
                 words.setdefault(key, Counter())[mistake.words] += 1
         found = [
-            Misunderstanding(exercise, name, words[exercise, name].most_common(1)[0][0], tuple(learners))
+            Misunderstanding(exercise, name, _example(words[exercise, name]), tuple(learners))
             for (exercise, name), learners in made.items()
         ]
         return sorted(found, key=lambda m: (-len(m.learners), m.exercise, m.mistake))
@@ -71,6 +71,12 @@ class Room:
             "mistakes": [vars(m) | {"learners": list(m.learners)} for m in self.misunderstandings()],
             "left_out": [str(path) for path in self.left_out],
         }
+
+
+def _example(words: Counter[str]) -> str:
+    """Return the sentence where all have the same, else the most frequent one."""
+    most = words.most_common(1)[0][0]
+    return most if len(words) == 1 else f"for example: {most}"
 
 
 def submissions(folder: Path, exercises: Sequence[Exercise]) -> tuple[list[Submission], list[Path]]:
@@ -91,7 +97,10 @@ def submissions(folder: Path, exercises: Sequence[Exercise]) -> tuple[list[Submi
     left_out = []
     for path in sorted(folder.rglob("*.py")):
         inside = path.relative_to(folder)
-        if any(part.startswith((".", "__")) for part in inside.parts) or not path.is_file():
+        if any(part.startswith((".", "__")) for part in inside.parts):
+            continue
+        if not path.is_file():  # a link to nowhere
+            left_out.append(path)
             continue
         exercise = by_name.get(path.name.lower().replace("-", "_"))
         learner = inside.parts[0]

@@ -12,7 +12,7 @@ from agreement.diagnosis.diagnosing import problems_of
 from chainrule import datasets
 from chainrule.errors import WrongUsage
 from chainrule.exercises.catalogue import Exercise
-from chainrule.exercises.grading import NAMES, Grade, Mistake, PartGrade
+from chainrule.exercises.grading import Grade, Mistake, PartGrade, mistake_of, printable
 
 RUNS = "runs in time"
 _MEMORY = 4 * 2**30
@@ -45,8 +45,8 @@ def grade_training(
     problems = problems_of(answer, limits)
     found = next((message for message in answer.messages if "labels" in message), None)
     if found is None:
-        words = problems[0].words if problems else "nothing came back"
-        mistakes = tuple(Mistake(NAMES.get(p.kind, p.kind), p.words) for p in problems)
+        words = printable(problems[0].words) if problems else "nothing came back"
+        mistakes = tuple(map(mistake_of, problems))
         return Grade(exercise.name, str(path), _nothing(exercise, words), mistakes, words)
 
     labels, used = _decoded(found["labels"]), f"{found['seconds']:.0f} of {limits.seconds:g} seconds"

@@ -59,7 +59,7 @@ class TestPoints:
         graded = from_diagnosis(LINEAR, finding("grad of x", candidates=(TRANSPOSED,)))
         assert [p.points for p in graded.parts] == [1, 0, 2, 1, 1]
         assert graded.parts[1].reason == (
-            "too large by a factor of 2; it looks like 'Linear: transposed weight': The weight is transposed"
+            "too large by a factor of 2; it looks like 'Linear: transposed weight'"
         )
         assert graded.mistakes == (Mistake("Linear: transposed weight", "The weight is transposed."),)
 
