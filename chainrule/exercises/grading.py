@@ -126,7 +126,7 @@ def grade(
 
         limits = Limits(seconds or SECONDS)
         graded = from_diagnosis(exercise, diagnose(path, exercise.subject, limits=limits))
-    return replace(graded, notes=(*graded.notes, *_borrowed(path)))
+    return replace(graded, file=str(path), notes=(*graded.notes, *_borrowed(path)))
 
 
 def grade_functions(exercise: Exercise | str, *functions: Callable[..., Any]) -> Grade:
@@ -221,7 +221,12 @@ def _unchanged(points: int, diagnosis: "Diagnosis") -> PartGrade:
 
 def _mistakes(diagnosis: "Diagnosis") -> tuple[Mistake, ...]:
     """Return what to count in a class: the likeliest mistake and every problem; or that it is not known."""
-    found = [Mistake(candidate.name, candidate.mistake) for candidate in diagnosis.candidates[:1]]
+    found = []
+    for candidate in diagnosis.candidates[:1]:
+        parts = ", ".join(part for part in candidate.parts if not part.startswith("changed"))
+        found.append(
+            Mistake(candidate.name, f"In {parts}: {candidate.mistake}" if parts else candidate.mistake)
+        )
     found += [
         mistake_of(problem) for problem in diagnosis.problems if not (found and problem.kind == "in-place")
     ]

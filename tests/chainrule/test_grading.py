@@ -61,7 +61,9 @@ class TestPoints:
         assert graded.parts[1].reason == (
             "too large by a factor of 2; it looks like 'Linear: transposed weight'"
         )
-        assert graded.mistakes == (Mistake("Linear: transposed weight", "The weight is transposed."),)
+        assert graded.mistakes == (
+            Mistake("Linear: transposed weight", "In grad of x: The weight is transposed."),
+        )
 
     def test_what_is_not_returned(self):
         graded = from_diagnosis(LINEAR, finding(only=["output", "grad of x"]))

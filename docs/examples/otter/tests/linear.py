@@ -18,7 +18,7 @@ graded = cache(lambda forward, backward: grade_functions("linear", forward, back
 def check(part_name, forward, backward):
     """Fail with the reason where points are missing."""
     part = next(part for part in graded(forward, backward).parts if part.name == part_name)
-    assert part.points == part.out_of, part.reason
+    assert part.points == part.out_of, f"{part.reason}."
 
 
 @test_case(name="output", points=1)
