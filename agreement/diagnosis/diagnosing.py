@@ -17,7 +17,7 @@ from agreement.diagnosis import worker
 from agreement.diagnosis.apart import Answer, Limits, run_apart
 from agreement.diagnosis.places import function_named, lines_of
 from agreement.diagnosis.result import Candidate, Diagnosis, Part, Problem
-from agreement.diagnosis.returned import TEMPLATES, array_of, gradients, leaves, role_of
+from agreement.diagnosis.returned import TEMPLATES, array_of, distance, gradients, leaves, role_of
 from agreement.diagnosis.rules import sizes_of
 from agreement.diagnosis.search import TOLERANCE, Evidence, Explanation, Search, agrees, scale_of
 from agreement.diagnosis.subject import CACHE, OUTPUT, UPSTREAM, Layout, Probe, Subject, Tensors
@@ -114,6 +114,7 @@ class _Runner:
     def run(self, probes: Sequence[Probe]) -> Answer:
         job = {
             "kind": self.subject.kind,
+            "loss": self.subject.loss,
             "names": [self.subject.name, *self.subject.names],
             "roles": _roles(self.subject),
             "gradient_names": list(TEMPLATES),
@@ -423,8 +424,8 @@ def _of_optimizer(subject: Subject, chosen: Any) -> tuple[list[Evidence], list[s
             steps = [array_of(step) for step in report["variants"].get(order, ())]
             fits = steps and all(s is not None and s.shape == right["w"][0].shape for s in steps)
             stacked = np.stack(steps) if fits else None  # type: ignore[arg-type]
-            total += 0.0 if stacked is not None and agrees(stacked, right["w"]) else 1.0
-        if total < least:
+            total += distance(stacked, right["w"])
+        if total < least - 1e-9:
             best, least = order, total
     evidence = []
     for (probe, report), right in zip(chosen, rights, strict=True):

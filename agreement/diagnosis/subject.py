@@ -16,7 +16,7 @@ UPSTREAM = [
     "grad_output", "grad_out", "grad_y", "dy", "dout", "dL_dy", "dLdy", "dl_dy", "delta", "upstream", "g", "grad", "dz",
     "dL", "gy", "gout", "d_out", "d_y", "dout_", "output_grad", "out_grad", "grad_loss", "dloss", "gradient",
     "grad_scores", "dscores", "grad_a", "da", "dh", "ds", "error", "err", "incoming", "up", "top_grad", "top_diff", "dA",
-    "dZ", "grad_z", "dL_dout", "dL_dz", "dL_da", "grad_outputs", "gradOutput", "dprev", "G", "dY", "v", "above",
+    "dZ", "grad_z", "dL_dout", "dL_dz", "dL_da", "grad_outputs", "gradOutput", "dprev", "G", "dY", "v", "above", "top",
 ]  # fmt: skip
 CACHE = ["ctx", "context", "saved", "memory", "mem", "stuff", "remember", "kept_values", "state", "tape", "stored"]
 OUTPUT = ["out", "y", "output", "a", "z", "s", "p", "result", "res", "act", "probs", "activation"]

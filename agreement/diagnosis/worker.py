@@ -78,6 +78,8 @@ def only_numbers(value: Any) -> bool:
 
 def decode(value: dict[str, Any]) -> Any:
     array = np.frombuffer(base64.b64decode(value["array"]), value["dtype"]).reshape(value["shape"])
+    if not array.ndim:
+        return array[()]  # a number: `total += ...` must not change it in place
     return np.array(array, order=value.get("order", "C"))
 
 
@@ -179,11 +181,13 @@ def find_pair(module: types.ModuleType, subject: list[str]) -> tuple[Any, Any, A
     own_backwards = [n for n in backwards if getattr(functions[n], "__module__", "") == "learner"]
     if "backward" not in functions and objects and not any("backward" in n.lower() for n in own_backwards):
         return objects[best(list(objects), subject, subject[0]) or ""], None, None
+    if not backwards:
+        backwards = own_backwards = [n for n in functions if re.match(r"d_?[a-zA-Z]|.*_(d|der|prime)$", n) and len(functions) > 1]
     backward = best(own_backwards or backwards, subject, "backward")
     if backward is None:
         return None, None, None
     near = [re.sub(r"backward|back", "forward", backward), re.sub(r"bwd", "fwd", backward)]
-    near += [re.sub(r"_?(backward|back|bwd|grad(ient)?|deriv(ative)?|prime)_?", "", backward)]
+    near += [re.sub(r"_?(backward|back|bwd|grad(ient)?|deriv(ative)?|prime)_?|^d_?|_(d|der)$", "", backward)]
     for name in near:
         if name != backward and name in functions:
             return None, functions[name], functions[backward]
@@ -346,7 +350,7 @@ class Operation:
         values = {name: decode(value) for name, value in probe["args"].items()}
         values |= {"rng": np.random.default_rng(probe["seed"])} if probe.get("random") else {}
         options, defaults = probe["options"], probe["defaults"]
-        options = {k: plain(v) for k, v in options.items()}
+        options = {k: plain(v) for k, v in {**defaults, **options}.items()}
         forward, backward, owner = self.forward, self.backward, None
         if self.kind is not None:
             owner = self.make(values, options, probe)
@@ -398,7 +402,7 @@ class Operation:
         pool = dict(given)
         before_args = {key: value for key, value in given.items() if isinstance(value, np.ndarray)}
         before_args = {key: value.copy() for key, value in before_args.items()}
-        handed = upstream.copy(order="K")
+        handed = upstream.copy(order="K") if isinstance(upstream, np.ndarray) else upstream
         pool["upstream"] = handed
         if has_cache:
             pool["cache"] = cache
@@ -411,6 +415,8 @@ class Operation:
         count = len(cache) if isinstance(cache, list | dict) else None
         y_kept = copy.deepcopy(y) if isinstance(y, np.ndarray) else None
         known = Names({**names.roles, **{role: [*names.roles.get(role, ()), p] for p, role in mapping.items()}})
+        if has_cache and forward is not None:
+            self.name_cache(backward, cache, mapping, known, pool)
         ways = assign(backward, pool, order, known, options, tuple(inputs) if has_cache or owner is not None else optional)
         result, used, lists = call("backward", backward, ways)
         found |= {"backward": encode(result), "backward_roles": sorted(set(used.values()))}
@@ -443,6 +449,31 @@ class Operation:
         else:
             found["buffers"] = {k: encode(given[k]) for k in probe["mutable"] if k in given}
         return found
+
+    def name_cache(self, backward: Any, cache: Any, mapping: Any, known: Names, pool: dict[str, Any]) -> None:
+        """Find the argument that is the cache, whatever it is called: it is no argument of forward.
+
+        Where forward returned several values besides y, and backward has as many arguments left, each gets one.
+        """
+        needed = [p.name for p in parameters_of(backward) or [] if p.default is p.empty and p.kind not in (2, 4)]
+        rest = [n for n in needed if n not in mapping and known.role(n, ["cache", "upstream"]) is None]
+        rest = [n for n in rest if n.lower() not in ("y", "out", "output", "rng")]
+        if any(known.role(n, ["cache"]) for n in needed):
+            return
+        if len(rest) == 1 and not self.job["loss"] and not any(known.role(n, ["upstream"]) for n in needed):
+            known.roles["upstream"] = [*known.roles.get("upstream", ()), rest[0]]
+            return
+        if len(rest) == 1:
+            known.roles["cache"] = [*known.roles.get("cache", ()), rest[0]]
+        elif isinstance(cache, tuple) and len(cache) == len(rest) > 1:
+            for name, value in zip(rest, cache, strict=True):
+                known.roles[f"cached {name}"] = [name]
+                pool[f"cached {name}"] = value
+        else:
+            return
+        for role, aliases in known.roles.items():  # p is then the cache, not the probabilities
+            if role not in ("cache", *(f"cached {n}" for n in rest)):
+                known.roles[role] = [a for a in aliases if a not in rest]
 
     def note_changes(self, where: str, given: Any, values: Any, report: Any, mutable: list[str]) -> None:
         for key, value in given.items():
@@ -573,7 +604,7 @@ class Optimizer:
 
     def run(self, probe: dict[str, Any]) -> dict[str, Any]:
         defaults = probe["defaults"]
-        options = {k: plain(v) for k, v in probe["options"].items()}
+        options = {k: plain(v) for k, v in {**defaults, **probe["options"]}.items()}
         places = [self.function or self.kind]
         if self.kind is not None:
             places.append(getattr(self.kind, "step", None) or getattr(self.kind, "update", None))
