@@ -6,6 +6,7 @@
 import functools
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,86 @@ def test_the_engine_trains_to_the_goal(tmp_path):
     exercise = catalogue.find("mnist")
     graded = grade(exercise, as_learner(exercise, tmp_path), dataset="digits")
     assert graded.full, str(graded)
+
+
+def test_a_file_may_import_the_others_of_its_folder(tmp_path):
+    (tmp_path / "my_linear.py").write_text((ENGINE / "linear.py").read_text("utf-8"), "utf-8")
+    file = tmp_path / "linear.py"
+    file.write_text("from my_linear import backward, forward\n", "utf-8")
+    assert grade("linear", file).full
+
+
+RIGHT = (
+    "def forward(x):\n    return np.maximum(x, 0), x > 0\n\n\n"
+    "def backward(cache, grad_y):\n    return grad_y * cache\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "points"),
+    [
+        ("while True:\n    pass\n", "never ends", 0),
+        (RIGHT.replace("return grad_y", "while True: pass\n    return grad_y"), "never ends", 0),
+        (
+            RIGHT.replace("return np.max", "z = bytearray(10**11)\n    return np.max"),
+            "takes too much memory",
+            0,
+        ),
+        ("import sys\nsys.exit()\n", "exits", 0),
+        ("import os\nos._exit(0)\n", "crashes Python", 0),
+        ("def forward(x:\n", "cannot be read", 0),
+        (RIGHT.replace("grad_y * cache", "grad_y * unknown"), "raises NameError", 0),
+        ("import os\nos.remove(__file__)\n" + RIGHT, None, 4),
+        ("print('x' * 1_000_000)\n" + RIGHT, None, 4),
+        (RIGHT.replace("    return grad_y * cache", "    grad_y *= cache\n    return grad_y"), "", 3),
+    ],
+)
+def test_a_hostile_file_is_one_clear_line(text, name, points, tmp_path):
+    file = tmp_path / "relu.py"
+    file.write_text("import numpy as np\n\n\n" + text, "utf-8")
+    graded = grade("relu", file, seconds=0.5 if name == "never ends" else None)
+    assert graded.points == points, str(graded)
+    assert file.exists()
+    if name is None:
+        assert graded.mistakes == ()
+    else:
+        assert graded.mistakes[0].name.startswith(name)
+        assert "\n" not in graded.mistakes[0].words
+        missing = [part for part in graded.parts if not part.points]
+        assert all(part.reason and "\n" not in part.reason for part in missing)
+
+
+TRAINING = (
+    "import numpy as np\n\n\ndef train(images, labels, rng):\n    return 0\n\n\n"
+    "def predict(parameters, images):\n    return np.zeros(len(images), int)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "points", "reason"),
+    [
+        (TRAINING, 1, "of 297 unseen images of"),
+        (TRAINING.replace("len(images), int", "3"), 0, r"an array of shape \(3,\), expected \(297,\)"),
+        (TRAINING.replace("np.zeros(len(images), int)", "'seven'"), 0, "predict gave no array"),
+        (TRAINING.replace("return 0", "while True: pass"), 0, "it was stopped after"),
+        (TRAINING.replace("return 0", "raise KeyError"), 0, "train raises KeyError, in line 5"),
+        (TRAINING.replace("def predict", "def guess"), 0, "there is no function predict"),
+        (TRAINING.replace("    return 0", "    import sys\n    sys.exit()"), 0, "ends Python by sys.exit"),
+    ],
+)
+def test_a_training_that_learns_nothing_is_one_clear_line(text, points, reason, tmp_path):
+    file = tmp_path / "mnist.py"
+    file.write_text(text, "utf-8")
+    graded = grade("mnist", file, seconds=0.5 if "while" in text else None, dataset="digits")
+    assert graded.points == points
+    assert re.search(reason, graded.parts[1].reason), graded.parts[1].reason
+    assert graded.mistakes
+    assert "\n" not in graded.parts[1].reason
+
+
+def test_real_mnist_has_the_goal_of_97_percent(shared, tmp_path):
+    exercise = catalogue.find("mnist")
+    file = tmp_path / "mnist.py"
+    file.write_text(TRAINING, "utf-8")
+    graded = grade(exercise, file, root=shared)
+    assert graded.parts[-1].reason == "9.80% of 10,000 unseen images of MNIST read rightly, 97% are asked for"
