@@ -88,13 +88,22 @@ def _progress(done: int, total: int) -> None:
 
 
 def _print_room(room: "Room") -> None:
+    from chainrule.exercises import catalogue
+
     named: dict[str, dict[str, Grade]] = {learner: {} for learner in room.learners}
     for learner, grade in room.grades:
         named[learner][grade.exercise] = grade
-    exercises = list(dict.fromkeys(grade.exercise for _, grade in sorted(room.grades, key=_number)))
+    handed_in = {grade.exercise for _, grade in room.grades}
+    exercises = [name for name in catalogue.exercises() if name in handed_in]
     first = max(len("learner"), *map(len, named))
-    widths = {exercise: max(len(exercise), 5) for exercise in exercises}
-    print("  ".join([f"{'learner':{first}}", *(f"{e:>{widths[e]}}" for e in exercises), "  sum", "mistakes"]))
+    heads = {exercise: exercise for exercise in exercises}
+    if sum(len(head) + 2 for head in heads.values()) > _WIDTH:
+        heads = {exercise: str(catalogue.find(exercise).number) for exercise in exercises}
+        legend = "Exercises: " + ", ".join(f"{head} {exercise}" for exercise, head in heads.items())
+        print(textwrap.fill(legend, _WIDTH) + "\n")
+    widths = {exercise: max(len(head), 5) for exercise, head in heads.items()}
+    columns = [f"{head:>{widths[exercise]}}" for exercise, head in heads.items()]
+    print("  ".join([f"{'learner':{first}}", *columns, "  sum", "mistakes"]))
     for learner, grades in named.items():
         cells = [
             f"{f'{grades[e].points}/{grades[e].out_of}' if e in grades else '-':>{widths[e]}}"
@@ -116,9 +125,3 @@ def _print_room(room: "Room") -> None:
     if room.left_out:
         files = ", ".join(map(str, room.left_out))
         print(f"\nNot graded, as they belong to no exercise or a newer one is there: {files}")
-
-
-def _number(graded: "tuple[str, Grade]") -> int:
-    from chainrule.exercises import catalogue
-
-    return catalogue.find(graded[1].exercise).number

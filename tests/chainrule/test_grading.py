@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -156,6 +157,20 @@ def test_a_class_by_learner_and_by_mistake(handed_in, capsys):
     assert first.strip() == "2 x Linear: transposed weight (linear): ana, cy"
     assert second.strip() == "1 x never ends (linear): di"
     assert "notes.py" in room_
+
+
+def test_a_table_of_many_exercises_has_their_numbers_for_heads(tmp_path, monkeypatch, capsys):
+    (tmp_path / "ana").mkdir()
+    for exercise in catalogue.exercises().values():
+        (tmp_path / "ana" / exercise.file_name).write_text("")
+    graded = from_diagnosis(LINEAR, finding())
+    monkeypatch.setattr(room, "grade", lambda exercise, path, **_: replace(graded, exercise=exercise.name))
+    assert run(["grade", "--all", str(tmp_path), "--jobs", "1"]) == 0
+    legend, table = capsys.readouterr().out.split("\n\n")
+    assert "19 adam, 20 cnn-step" in " ".join(legend.split())
+    head, row = table.splitlines()
+    assert head.split() == ["learner", *map(str, range(1, 22)), "sum", "mistakes"]
+    assert row.split() == ["ana", *["7/7"] * 21, "147"]
 
 
 def test_a_class_as_json_and_junit(handed_in, tmp_path, capsys):
