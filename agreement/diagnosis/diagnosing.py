@@ -211,7 +211,7 @@ def _look(
         return replace(base, problems=(*problems, missing))
     reports = {m["probe"]: m for m in answer.messages if "probe" in m}
     ran = {i: r for i, r in reports.items() if "skipped" not in r and "error" not in r}
-    problems += _raised(reports.values(), found)
+    problems += _raised(reports.values(), runner.limits)
     if not ran:
         if not problems:
             skipped = sorted({name for r in reports.values() for name in r.get("skipped", ())})
@@ -314,8 +314,8 @@ def _problem(error: Mapping[str, Any], limits: Limits | None = None) -> Problem:
     return Problem("exception", f"{where} raises {kind}{at}: {message}".rstrip(": "), line)
 
 
-def _raised(reports: Any, found: Any) -> list[Problem]:
-    problems = [_problem(r["error"]) for r in reports if "error" in r]
+def _raised(reports: Any, limits: Limits) -> list[Problem]:
+    problems = [_problem(r["error"], limits) for r in reports if "error" in r]
     unique: dict[tuple[str, int | None, str], Problem] = {}
     for problem in problems:
         unique.setdefault((problem.kind, problem.line, problem.words.split(":")[0]), problem)
@@ -614,11 +614,17 @@ class _Places:
 
 def _candidate(explanation: Explanation, subject: Subject, where: _Places) -> Candidate:
     parts = [name for name in explanation.parts if not name.startswith("changed")]
-    named = [name for name in parts if name in subject.explain]
-    grads = sorted({line for name in parts[:3] for line in where.of(name)})
-    reason, formula = subject.explain[named[0]] if named else ("", "")
-    if not named and parts == ["output"]:
+    named = [name for name in parts if name.replace("added: ", "grad of ") in subject.explain]
+    lines = sorted({line for name in parts[:3] for line in where.of(name)})
+    reason, formula = "", ""
+    if named:
+        reason, formula = subject.explain[named[0].replace("added: ", "grad of ")]
+    elif parts == ["output"]:
         reason = f"The gradient is that of the function which forward computes: {subject.title}."
+    elif parts:
+        reason = f"What is kept for later ({', '.join(parts)}) is part of what the layer computes."
+    else:
+        reason = "What a function is handed belongs to its caller, who may still need it as it was."
     return Candidate(
         " and ".join(explanation.names),
         " ".join(dict.fromkeys(explanation.mistakes)),
@@ -626,7 +632,7 @@ def _candidate(explanation: Explanation, subject: Subject, where: _Places) -> Ca
         explanation.parts,
         reason,
         formula,
-        tuple(grads[:6]),
+        tuple(lines[:6]),
     )
 
 

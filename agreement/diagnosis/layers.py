@@ -258,7 +258,7 @@ def _flatten() -> Subject:
 
     reason = (
         "Each output is one of the inputs in another place, and its gradient goes back to that place.",
-        "dL/dx[n, c, h, w] = dL/dy[n, k], k the place where x[n, c, h, w] went",
+        "dL/dx[n, c, h, w] = dL/dy[n, k], k the place where x[n, c, h, w] went      (N, C, H, W)",
     )
     return layer(
         "flatten",
