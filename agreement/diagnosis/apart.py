@@ -57,9 +57,13 @@ def run_apart(source: bytes, name: str, folder: Path, job: dict[str, Any], limit
         path.write_bytes(source)
         receive, send = os.pipe()
         job = job | {
-            "file": str(path), "folder": str(folder), "channel": send, "seconds": limits.seconds,
-            "memory": limits.memory, "file_size": limits.file_size,
-        }  # fmt: skip
+            "file": str(path),
+            "folder": str(folder),
+            "channel": send,
+            "seconds": limits.seconds,
+            "memory": limits.memory,
+            "file_size": limits.file_size,
+        }
         process = subprocess.Popen(
             [sys.executable, "-B", "-P", "-X", "faulthandler", str(_WORKER)],
             stdin=subprocess.PIPE,
@@ -75,15 +79,25 @@ def run_apart(source: bytes, name: str, folder: Path, job: dict[str, Any], limit
 
 
 def _environment(place: str) -> dict[str, str]:
-    kept = {key: os.environ[key] for key in ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT") if key in os.environ}
+    kept = {
+        key: os.environ[key] for key in ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT") if key in os.environ
+    }
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     return kept | {
-        "PYTHONPATH": paths, "HOME": place, "TMPDIR": place, "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0",
-        "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-    }  # fmt: skip
+        "PYTHONPATH": paths,
+        "HOME": place,
+        "TMPDIR": place,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONHASHSEED": "0",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
 
 
-def _listen(process: "subprocess.Popen[bytes]", receive: int, job: bytes, limits: Limits, name: str) -> Answer:
+def _listen(
+    process: "subprocess.Popen[bytes]", receive: int, job: bytes, limits: Limits, name: str
+) -> Answer:
     answer, parts, head = Answer(), [], bytearray()
 
     def stop(why: str) -> None:

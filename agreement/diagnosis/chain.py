@@ -112,7 +112,7 @@ class Chain:
         return found
 
     def _suspect(self, mutant: Mutant, places: list[int], where: str) -> Suspect:
-        plan = {i: (mutant,) for i in places}
+        plan = dict.fromkeys(places, (mutant,))
         return Suspect(
             mutant.name + where,
             mutant.mistake,

@@ -68,7 +68,9 @@ def diagnose(
         kept = {c.name for c in first.candidates} & {c.name for c in again.candidates}
         if kept:
             candidates = tuple(c for c in first.candidates if c.name in kept)
-            return replace(first, candidates=candidates, confidence="sure" if len(kept) == 1 else first.confidence)
+            return replace(
+                first, candidates=candidates, confidence="sure" if len(kept) == 1 else first.confidence
+            )
     return first
 
 
@@ -96,7 +98,7 @@ def subject_of(path: Path, tree: ast.Module | None, name: str | None = None) -> 
         if fitting:
             return max(fitting, key=lambda found: found[:2])[2]
     raise UnknownSubject(
-        f"{path.name}: nothing says what this is; name it with --as, or write SUBJECT = \"...\" into the file: {known}"
+        f'{path.name}: nothing says what this is; name it with --as, or write SUBJECT = "..." into the file: {known}'
     )
 
 
@@ -143,7 +145,9 @@ def _roles(subject: Subject) -> dict[str, list[str]]:
         known = {alias for aliases in roles.values() for alias in aliases}
         # What is an argument's name here is no other thing's: y is the target of a loss.
         roles |= {"upstream": [a for a in UPSTREAM if a not in known], "cache": ["cache", *CACHE]}
-        roles["output"] = [a for a in OUTPUT if a not in roles.get("target", []) and a not in roles.get("mask", [])]
+        roles["output"] = [
+            a for a in OUTPUT if a not in roles.get("target", []) and a not in roles.get("mask", [])
+        ]
     return roles
 
 
@@ -169,9 +173,11 @@ def _message(subject: Subject, probe: Probe) -> dict[str, Any]:
     if subject.kind == "training":
         batches = [[_encoded(x), _encoded(t)] for x, t in probe.extra["batches"]]
         return common | {
-            "parameters_of_start": common["args"], "batches": batches,
-            "whole": probe.extra.get("whole", False), "settings": probe.extra.get("settings"),
-        }  # fmt: skip
+            "parameters_of_start": common["args"],
+            "batches": batches,
+            "whole": probe.extra.get("whole", False),
+            "settings": probe.extra.get("settings"),
+        }
     return common | {
         "upstream": _encoded(probe.upstream),
         "output_shape": list(probe.upstream.shape),
@@ -191,14 +197,18 @@ def problems_of(answer: Answer, limits: Limits) -> list[Problem]:
 # -- looking at what came back ----------------------------------------------------------------------------------
 
 
-def _look(runner: _Runner, subject: Subject, tree: ast.Module | None, seed: int, layout: Layout | None) -> Diagnosis:
+def _look(
+    runner: _Runner, subject: Subject, tree: ast.Module | None, seed: int, layout: Layout | None
+) -> Diagnosis:
     """Diagnose with the probes of one seed, in one layout of the arguments."""
     probes = subject.probes(seed)
     shown = [replace(p, args=layout.change(p.args)) for p in probes] if layout else probes
     answer = runner.run(shown)
     found = next((m["found"] for m in answer.messages if "found" in m), {})
     problems, notes = _ends(answer, runner.limits), _remarks(answer)
-    base = Diagnosis(runner.path.name, subject.name, False, "problem", problems=tuple(problems), notes=tuple(notes))
+    base = Diagnosis(
+        runner.path.name, subject.name, False, "problem", problems=tuple(problems), notes=tuple(notes)
+    )
     if not found:
         return base
     missing = _missing(subject, found)
@@ -206,16 +216,18 @@ def _look(runner: _Runner, subject: Subject, tree: ast.Module | None, seed: int,
         return replace(base, problems=(*problems, missing))
     reports = {m["probe"]: m for m in answer.messages if "probe" in m}
     ran = {i: r for i, r in reports.items() if "skipped" not in r and "error" not in r}
-    problems += _raised(reports.values(), found)
+    problems += _raised(reports.values(), runner.limits)
     if not ran:
         if not problems:
             skipped = sorted({name for r in reports.values() for name in r.get("skipped", ())})
-            problems.append(Problem("missing", f"your code has no argument for {', '.join(skipped) or 'the inputs'}"))
+            problems.append(
+                Problem("missing", f"your code has no argument for {', '.join(skipped) or 'the inputs'}")
+            )
         return replace(base, problems=tuple(problems))
     evidence, more_notes, order = _evidence(subject, probes, ran, layout)
     search = Search(subject, evidence)
     notes += more_notes
-    problems += _changes(ran.values(), tree, found)
+    problems += _changes(ran.values(), tree, found) + _no_arrays(subject, ran.values(), tree, found)
     parts = _parts(search)
     notes += _skipped(reports.values()) + _digits(search, bool(search.wrong))
     wrong = search.wrong
@@ -226,8 +238,19 @@ def _look(runner: _Runner, subject: Subject, tree: ast.Module | None, seed: int,
     where = _Places(tree, found, order, subject)
     candidates = tuple(_candidate(e, subject, where) for e in explanations)
     candidates = tuple(sorted(candidates, key=lambda c: c.name.count(" and ")))
-    confidence = "sure" if len(candidates) == 1 else "one of several" if candidates else "none" if wrong else "problem"
-    narrowing = () if candidates or not wrong else tuple(_narrow(search, where))
+    numbers = any(not name.startswith("changed") for name in wrong)
+    if any(problem.kind == "returned" for problem in problems):
+        candidates, numbers = (), False
+    confidence = (
+        "sure"
+        if len(candidates) == 1
+        else "one of several"
+        if candidates
+        else "none"
+        if numbers
+        else "problem"
+    )
+    narrowing = () if candidates or not numbers else tuple(_narrow(search, where))
     return replace(
         base,
         confidence=confidence,
@@ -261,14 +284,18 @@ def _ends(answer: Answer, limits: Limits) -> list[Problem]:
     elif answer.ended == "flood":
         problems.append(Problem("output", f"it was stopped after printing {answer.printed / 2**20:.0f} MB"))
     elif answer.ended == "large":
-        problems.append(Problem("output", "it returned more than 64 MB: gradients have the shapes of what they belong to"))
+        problems.append(
+            Problem("output", "it returned more than 64 MB: gradients have the shapes of what they belong to")
+        )
     elif answer.ended == "died":
         status = answer.status
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         hint = ": os._exit, or a crash in compiled code" if status <= 0 or status > 128 else ""
         if status == 0:
             hint = ": it calls os._exit, perhaps"
-        problems.append(Problem("crash", f"the process ended before it was done ({how}){hint}{line}", answer.line))
+        problems.append(
+            Problem("crash", f"the process ended before it was done ({how}){hint}{line}", answer.line)
+        )
     for message in answer.messages:
         if "error" in message and "probe" not in message:
             problems.append(_problem(message["error"], limits))
@@ -292,8 +319,8 @@ def _problem(error: Mapping[str, Any], limits: Limits | None = None) -> Problem:
     return Problem("exception", f"{where} raises {kind}{at}: {message}".rstrip(": "), line)
 
 
-def _raised(reports: Any, found: Any) -> list[Problem]:
-    problems = [_problem(r["error"]) for r in reports if "error" in r]
+def _raised(reports: Any, limits: Limits) -> list[Problem]:
+    problems = [_problem(r["error"], limits) for r in reports if "error" in r]
     unique: dict[tuple[str, int | None, str], Problem] = {}
     for problem in problems:
         unique.setdefault((problem.kind, problem.line, problem.words.split(":")[0]), problem)
@@ -320,7 +347,9 @@ def _changes(reports: Any, tree: Any, found: Any) -> list[Problem]:
         for where, what, *rest in report.get("changed", ()):
             if what == "cache keys":
                 continue
-            name = {"upstream": "the gradient from above", "output": "the output", "cache": "the cache"}.get(what, what)
+            name = {"upstream": "the gradient from above", "output": "the output", "cache": "the cache"}.get(
+                what, what
+            )
             needed = {
                 "the cache": "a second backward would be wrong",
                 "the output": "others still need it",
@@ -337,6 +366,30 @@ def _changes(reports: Any, tree: Any, found: Any) -> list[Problem]:
     return list(problems.values())
 
 
+def _no_arrays(subject: Subject, reports: Any, tree: Any, found: Any) -> list[Problem]:
+    """Return what is to be said when no gradient at all came back."""
+    if subject.kind != "operation":
+        return []
+    report = next(iter(reports))
+    result = report.get("backward")
+    if report.get("attributes") or leaves(result, []):
+        return []
+    line = getattr(
+        function_named(tree, found.get("backward") or "backward", found.get("class")), "lineno", None
+    )
+    at = f" (line {line})" if line else ""
+    if result is None:
+        return [Problem("returned", f"backward{at} returns nothing: is its return missing?", line)]
+    what = (
+        "a string"
+        if isinstance(result, str)
+        else f"a {result['object']}"
+        if "object" in result
+        else "nothing in it"
+    )
+    return [Problem("returned", f"backward{at} returns {what}, expected arrays or lists of numbers", line)]
+
+
 def _evidence(
     subject: Subject, probes: Sequence[Probe], ran: Mapping[int, Report], layout: Layout | None
 ) -> tuple[list[Evidence], list[str], dict[str, int]]:
@@ -349,7 +402,11 @@ def _evidence(
     used = []
     for probe, report in chosen:
         output = array_of(report.get("forward"))
-        if subject.observe is not None and output is not None and "mask" not in report.get("forward_roles", ()):
+        if (
+            subject.observe is not None
+            and output is not None
+            and "mask" not in report.get("forward_roles", ())
+        ):
             probe = subject.observe(probe, output)
         if subject.loss and report.get("no_upstream"):
             probe = replace(probe, upstream=np.ones_like(probe.upstream))
@@ -382,7 +439,10 @@ def _evidence(
                 found[f"added: {role}"] = array_of(tree)
         for role in probe.mutable:
             tree = report.get("buffers", {}).get(role)
-            used_roles = (*report.get("forward_roles", ()), *(() if "second" not in report else probe.mutable))
+            used_roles = (
+                *report.get("forward_roles", ()),
+                *(() if "second" not in report else probe.mutable),
+            )
             if role in right and tree is not None and role in used_roles:
                 found[role] = array_of(tree)
         if not probe.options.get("need_grad_x", True):
@@ -400,8 +460,18 @@ def _evidence(
     order = {}
     for position, (key, array) in enumerate(leaves(chosen[0][1].get("backward"), shapes)):
         for name, value in evidence[0].found.items():
-            if value is not None and array is not None and layout is None and value.shape == array.shape and value is not None:
-                if np.array_equal(value, array, equal_nan=True) and name.startswith("grad of ") and name not in order:
+            if (
+                value is not None
+                and array is not None
+                and layout is None
+                and value.shape == array.shape
+                and value is not None
+            ):
+                if (
+                    np.array_equal(value, array, equal_nan=True)
+                    and name.startswith("grad of ")
+                    and name not in order
+                ):
                     order[name] = position
                     break
         del key
@@ -429,7 +499,9 @@ def _of_optimizer(subject: Subject, chosen: Any) -> tuple[list[Evidence], list[s
             best, least = order, total
     evidence = []
     for (probe, report), right in zip(chosen, rights, strict=True):
-        steps = [array_of(step) for step in report["variants"].get(best, next(iter(report["variants"].values())))]
+        steps = [
+            array_of(step) for step in report["variants"].get(best, next(iter(report["variants"].values())))
+        ]
         fits = steps and all(s is not None and s.shape == right["w"][0].shape for s in steps)
         first = steps[0] if steps else None
         found: Array | None = np.stack(steps) if fits else first  # type: ignore[arg-type]
@@ -448,12 +520,14 @@ def _of_training(
     for probe, report in chosen:
         right = subject.evaluate(probe)
         roles = [name for name in right if name != "output"]
-        found: dict[str, Array | None] = {name: None for name in roles}
+        found: dict[str, Array | None] = dict.fromkeys(roles)
         for name in roles:
             steps = []
             for state in report["states"]:
                 trees = state.get("dict", {})
-                key = next((k for k in trees if k == name or role_of(k, [name], subject.aliases) == name), None)
+                key = next(
+                    (k for k in trees if k == name or role_of(k, [name], subject.aliases) == name), None
+                )
                 steps.append(array_of(trees[key]) if key is not None else None)
             shapes = {None if s is None else s.shape for s in steps}
             if len(shapes) == 1 and None not in shapes and len(steps) == len(right[name]):
@@ -483,7 +557,11 @@ def _parts(search: Search) -> tuple[Part, ...]:
                 shape, expected = None if found is None else found.shape, right.shape
             good = agrees(found, right, scale_of(e.right))
             error = _error(found, right, scale_of(e.right))
-            worst = max(worst, error) if np.isfinite(error) and np.isfinite(worst) else (error if not good else worst)
+            worst = (
+                max(worst, error)
+                if np.isfinite(error) and np.isfinite(worst)
+                else (error if not good else worst)
+            )
             if not good and not words:
                 words = _how(found, right)
         parts.append(Part(name, not words, float(worst), shape, expected, words))
@@ -526,9 +604,13 @@ class _Places:
         """Return the lines where a tensor is made."""
         inside = self.found.get("class")
         if name == "output":
-            forward = function_named(self.tree, self.found.get("forward") or ("forward" if inside else None), inside)
+            forward = function_named(
+                self.tree, self.found.get("forward") or ("forward" if inside else None), inside
+            )
             return lines_of(forward, 0, ("y", "out", "output", "loss"))
-        function = function_named(self.tree, self.found.get("backward") or ("backward" if inside else None), inside)
+        function = function_named(
+            self.tree, self.found.get("backward") or ("backward" if inside else None), inside
+        )
         role = name.split(": ")[-1].removeprefix("grad of ")
         aliases = (role, *self.subject.aliases.get(role, ()))
         keys = [*aliases, *(t.format(alias) for alias in aliases for t in TEMPLATES)]
@@ -537,11 +619,17 @@ class _Places:
 
 def _candidate(explanation: Explanation, subject: Subject, where: _Places) -> Candidate:
     parts = [name for name in explanation.parts if not name.startswith("changed")]
-    named = [name for name in parts if name in subject.explain]
-    grads = sorted({line for name in parts[:3] for line in where.of(name)})
-    reason, formula = subject.explain[named[0]] if named else ("", "")
-    if not named and parts == ["output"]:
+    named = [name for name in parts if name.replace("added: ", "grad of ") in subject.explain]
+    lines = sorted({line for name in parts[:3] for line in where.of(name)})
+    reason, formula = "", ""
+    if named:
+        reason, formula = subject.explain[named[0].replace("added: ", "grad of ")]
+    elif parts == ["output"]:
         reason = f"The gradient is that of the function which forward computes: {subject.title}."
+    elif parts:
+        reason = f"What is kept for later ({', '.join(parts)}) is part of what the layer computes."
+    else:
+        reason = "What a function is handed belongs to its caller, who may still need it as it was."
     return Candidate(
         " and ".join(explanation.names),
         " ".join(dict.fromkeys(explanation.mistakes)),
@@ -549,7 +637,7 @@ def _candidate(explanation: Explanation, subject: Subject, where: _Places) -> Ca
         explanation.parts,
         reason,
         formula,
-        tuple(grads[:6]),
+        tuple(lines[:6]),
     )
 
 
@@ -562,7 +650,9 @@ def _narrow(search: Search, where: _Places) -> list[str]:
         lines.append(f"right: {', '.join(rights)}; wrong: {', '.join(wrong)}")
     departing = [name for name in reversed(search.subject.gradients) if f"grad of {name}" in wrong]
     if len(departing) > 1 and not any(n == "output" for n in wrong):
-        lines.append(f"on the way back from the output, the gradient of {departing[0]} is the first that departs")
+        lines.append(
+            f"on the way back from the output, the gradient of {departing[0]} is the first that departs"
+        )
     for name in wrong[:4]:
         i = search.order(name)[0]
         e = search.evidence[i]
@@ -571,7 +661,10 @@ def _narrow(search: Search, where: _Places) -> list[str]:
             lines.append(f"{name} is not returned")
             continue
         relatives = {role: a for role, a in e.probe.args.items() if a.dtype.kind == "f"}
-        relatives |= {"the upstream gradient": e.probe.upstream, "the output": e.right.get("output", np.zeros(1))}
+        relatives |= {
+            "the upstream gradient": e.probe.upstream,
+            "the output": e.right.get("output", np.zeros(1)),
+        }
         cause = likely_cause(found, e.right[name], Context(sizes_of(e.probe), relatives))
         made = where.of(name)
         at = f" (line {', '.join(map(str, made[:3]))})" if made else ""
@@ -607,11 +700,14 @@ def _digits(search: Search, wrong: bool) -> list[str]:
             same = [
                 s.name
                 for s in search.suspects
-                if s.kind == Kind.PRECISION and _error(found, search.tensors(s, i).get(name, right[..., None]), 0.0) < 1e-3 * error
+                if s.kind == Kind.PRECISION
+                and _error(found, search.tensors(s, i).get(name, right[..., None]), 0.0) < 1e-3 * error
             ]
             named = f": it looks like {same[0]}" if same else ""
             digits = -np.log10(error)
-            notes.append(f"{name} is right to {digits:.0f} of 16 digits, as float32 or a difference quotient gives{named}")
+            notes.append(
+                f"{name} is right to {digits:.0f} of 16 digits, as float32 or a difference quotient gives{named}"
+            )
             break
     return notes[:2]
 
@@ -620,12 +716,16 @@ def _digits(search: Search, wrong: bool) -> list[str]:
 
 
 def _failed(diagnosis: Diagnosis) -> bool:
-    return any(problem.kind in ("exception", "time", "memory", "exit", "crash") for problem in diagnosis.problems)
+    return any(
+        problem.kind in ("exception", "time", "memory", "exit", "crash") for problem in diagnosis.problems
+    )
 
 
 def _may_be_laid_out_otherwise(diagnosis: Diagnosis, subject: Subject) -> bool:
     """Tell whether the arguments themselves may be what the code does not expect."""
-    raised = any(p.kind == "exception" and not p.words.startswith(("the file", "Python")) for p in diagnosis.problems)
+    raised = any(
+        p.kind == "exception" and not p.words.startswith(("the file", "Python")) for p in diagnosis.problems
+    )
     shape = any(p.name == "output" and not p.ok for p in diagnosis.parts) and not diagnosis.candidates
     return raised or shape
 

@@ -160,8 +160,14 @@ POOL_OPTIONS: dict[str, Any] = {"kernel_size": 2, "stride": None, "padding": 0}
 def _pool_draw(kind: str) -> Any:
     def draw(rng: np.random.Generator, i: int) -> Probe:
         shapes = ((3, 2, 6, 4), (4, 3, 8, 6), (3, 2, 6, 4), (3, 2, 7, 8), (3, 4, 5, 7), (3, 2, 6, 8))
-        options = ({}, {}, {}, {"kernel_size": 3, "stride": 2}, {"kernel_size": 2, "stride": 1},
-                   {"kernel_size": 3, "stride": 2, "padding": 1})[i]  # fmt: skip
+        options = (
+            {},
+            {},
+            {},
+            {"kernel_size": 3, "stride": 2},
+            {"kernel_size": 2, "stride": 1},
+            {"kernel_size": 3, "stride": 2, "padding": 1},
+        )[i]
         if kind == "AvgPool2d" and i == 4:
             options = {**options, "divisor_override": 3}
         x = batch_first(rng, *shapes[i])
@@ -191,15 +197,21 @@ def _ties(p: Probe) -> Array:
     for i in range(k):
         for j in range(k):
             part = x[:, :, i::k, j::k]
-            y[:, :, : part.shape[2], : part.shape[3]] = np.maximum(y[:, :, : part.shape[2], : part.shape[3]], part)
+            y[:, :, : part.shape[2], : part.shape[3]] = np.maximum(
+                y[:, :, : part.shape[2], : part.shape[3]], part
+            )
     return x == np.repeat(np.repeat(y, k, 2), k, 3)[:, :, : x.shape[2], : x.shape[3]]
 
 
 def _max_extra(chain: Chain) -> list[Suspect]:
     def plain(p: Probe) -> bool:
         k = p.options["kernel_size"]
-        return bool(p.options["stride"] == k and not p.options["padding"] and p.upstream.shape[2] * k == p.args["x"].shape[2]
-                    and p.upstream.shape[3] * k == p.args["x"].shape[3])  # fmt: skip
+        return bool(
+            p.options["stride"] == k
+            and not p.options["padding"]
+            and p.upstream.shape[2] * k == p.args["x"].shape[2]
+            and p.upstream.shape[3] * k == p.args["x"].shape[3]
+        )
 
     def spread(p: Probe) -> Array:
         k = p.options["kernel_size"]
@@ -209,7 +221,9 @@ def _max_extra(chain: Chain) -> list[Suspect]:
         """Return the gradient given to the last of the largest."""
         from dataclasses import replace
 
-        turned = replace(p, args={"x": p.args["x"][..., ::-1, ::-1].copy()}, upstream=p.upstream[..., ::-1, ::-1].copy())
+        turned = replace(
+            p, args={"x": p.args["x"][..., ::-1, ::-1].copy()}, upstream=p.upstream[..., ::-1, ::-1].copy()
+        )
         return chain.evaluate(turned)["grad of x"][..., ::-1, ::-1]
 
     return [

@@ -7,7 +7,7 @@ import numpy as np
 
 import nn_reference as nn
 from agreement.diagnosis.chain import Chain, Link, own
-from agreement.diagnosis.subject import BIAS, WEIGHT, X, Layout, Probe, Subject, Suspect, batch_first
+from agreement.diagnosis.subject import BIAS, WEIGHT, Layout, Probe, Subject, Suspect, X, batch_first
 from agreement.measures import Array
 
 Draw = Callable[[np.random.Generator, int], Probe]
@@ -45,7 +45,8 @@ def layer(
         {"x": X, "weight": WEIGHT, "bias": BIAS, **(aliases or {})},
         ("x", *link.roles.values()),
         {"need_grad_x": True, **(options or {})},
-        explain or {"grad of x": ("Each output depends on the input in the same place and on no other.", ELEMENTS)},
+        explain
+        or {"grad of x": ("Each output depends on the input in the same place and on no other.", ELEMENTS)},
         planned=chain.everything,
         **rest,
     )
@@ -112,7 +113,14 @@ def elements(
         ]
 
     return layer(
-        name, title, Link(make, row or kind, {}), draw, extra=usual, options=defaults, names=names, aliases=aliases
+        name,
+        title,
+        Link(make, row or kind, {}),
+        draw,
+        extra=usual,
+        options=defaults,
+        names=names,
+        aliases=aliases,
     )
 
 
@@ -226,7 +234,9 @@ ELEMENTWISE = [
             ),
         ),
     ),
-    elements("elu", "ELU", "ELU", keywords=(("alpha", 1.0),), others={"alpha": 0.4}, aliases={"alpha": ["a"]}),
+    elements(
+        "elu", "ELU", "ELU", keywords=(("alpha", 1.0),), others={"alpha": 0.4}, aliases={"alpha": ["a"]}
+    ),
     elements("silu", "SiLU, y = x sigmoid(x)", "SiLU", names=("swish",)),
     elements("gelu", "GELU", "GELU"),
 ]
@@ -246,8 +256,10 @@ def _flatten() -> Subject:
         upstream = rng.normal(size=(shape[0], int(np.prod(shape[1:]))))
         return Probe({"x": batch_first(rng, *shape)}, upstream, batch=shape[0], seed=i)
 
-    reason = ("Each output is one of the inputs in another place, and its gradient goes back to that place.",
-              "dL/dx[n, c, h, w] = dL/dy[n, k], k the place where x[n, c, h, w] went")  # fmt: skip
+    reason = (
+        "Each output is one of the inputs in another place, and its gradient goes back to that place.",
+        "dL/dx[n, c, h, w] = dL/dy[n, k], k the place where x[n, c, h, w] went      (N, C, H, W)",
+    )
     return layer(
         "flatten",
         "flattening",
@@ -275,8 +287,29 @@ LINEAR_WORDS = {
     ),
 }
 INPUT_OUTPUT = {
-    "in_features": ["n_in", "in_size", "input_size", "fan_in", "d_in", "in_dim", "input_dim", "nin", "inputs_count", "in_"],
-    "out_features": ["n_out", "out_size", "output_size", "fan_out", "d_out", "out_dim", "output_dim", "nout", "hidden"],
+    "in_features": [
+        "n_in",
+        "in_size",
+        "input_size",
+        "fan_in",
+        "d_in",
+        "in_dim",
+        "input_dim",
+        "nin",
+        "inputs_count",
+        "in_",
+    ],
+    "out_features": [
+        "n_out",
+        "out_size",
+        "output_size",
+        "fan_out",
+        "d_out",
+        "out_dim",
+        "output_dim",
+        "nout",
+        "hidden",
+    ],
 }
 
 
@@ -338,7 +371,9 @@ def _linear_extra(chain: Chain) -> list[Suspect]:
             "The upstream gradient stands where its product with the input should be.",
             "grad_weight[j, i] = sum_n grad_y[n, j]",
             chain.everything,
-            lambda p, t: {"grad of weight": np.broadcast_to(p.upstream.sum(0)[:, None], p.args["weight"].shape)},
+            lambda p, t: {
+                "grad of weight": np.broadcast_to(p.upstream.sum(0)[:, None], p.args["weight"].shape)
+            },
         ),
         own(
             "the input's gradient without the weight",
@@ -405,7 +440,9 @@ def _dropout_draw(rng: np.random.Generator, i: int) -> Probe:
     mask = (rng.random(shape) >= p).astype(float)
     mask.flat[:2] = (0.0, 1.0)
     args = {"x": x, "mask": mask}
-    return Probe(args, rng.normal(size=shape), {"p": p, "training": True}, batch=shape[0], seed=i, random=True)
+    return Probe(
+        args, rng.normal(size=shape), {"p": p, "training": True}, batch=shape[0], seed=i, random=True
+    )
 
 
 def _observe_mask(probe: Probe, output: Array) -> Probe:
@@ -431,8 +468,21 @@ def _dropout_extra(chain: Chain) -> list[Suspect]:
 
     words = "What is kept is not scaled by 1 / (1 - p) in the forward, so the mean changes between training and evaluation."
     return [
-        own("dropout-not-scaled", words, "y = x mask", chain.everything, of_forward(lambda p: 1.0, True), rank=0),
-        own("the forward is not scaled", words, "y = x mask", chain.everything, of_forward(lambda p: 1.0, False)),
+        own(
+            "dropout-not-scaled",
+            words,
+            "y = x mask",
+            chain.everything,
+            of_forward(lambda p: 1.0, True),
+            rank=0,
+        ),
+        own(
+            "the forward is not scaled",
+            words,
+            "y = x mask",
+            chain.everything,
+            of_forward(lambda p: 1.0, False),
+        ),
         own(
             "scaled by p",
             "What is kept is divided by the probability of dropping instead of that of keeping.",
@@ -612,8 +662,11 @@ RUNNING = ("running_mean", "running_var")
 
 def _norm_draw(images: bool) -> Draw:
     def draw(rng: np.random.Generator, i: int) -> Probe:
-        shape = (((3, 4, 2, 5), (2, 3, 4, 3), (3, 4, 2, 5), (3, 2, 4, 3)) if images else
-                 ((6, 4), (5, 3), (6, 4), (7, 2)))[i]  # fmt: skip
+        shape = (
+            ((3, 4, 2, 5), (2, 3, 4, 3), (3, 4, 2, 5), (3, 2, 4, 3))
+            if images
+            else ((6, 4), (5, 3), (6, 4), (7, 2))
+        )[i]
         channels = shape[1]
         args = {
             "x": rng.normal(1.0, 2.0, shape),

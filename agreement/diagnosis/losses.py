@@ -9,13 +9,17 @@ import numpy as np
 import nn_reference as nn
 from agreement.diagnosis.chain import Chain, Link, own
 from agreement.diagnosis.layers import several
-from agreement.diagnosis.subject import TARGET, X, Layout, Probe, Subject, Suspect, batch_first
+from agreement.diagnosis.subject import TARGET, Layout, Probe, Subject, Suspect, X, batch_first
 from agreement.measures import Array
 
 OPTIONS = {
-    "reduction": "mean", "weight": None, "label_smoothing": 0.0, "ignore_index": -100, "pos_weight": None,
+    "reduction": "mean",
+    "weight": None,
+    "label_smoothing": 0.0,
+    "ignore_index": -100,
+    "pos_weight": None,
     "class_weight": None,
-}  # fmt: skip
+}
 NAMES = {
     "target": TARGET,
     "weight": ["class_weights", "class_weight", "w", "weights"],
@@ -23,7 +27,23 @@ NAMES = {
     "ignore_index": ["ignore", "ignored"],
     "reduction": ["reduce"],
 }
-OF_SCORES = [*X, "s", "y_hat", "yhat", "pred", "preds", "out", "output", "p", "probs", "q", "log_p", "logp", "log_probs", "y_pred"]
+OF_SCORES = [
+    *X,
+    "s",
+    "y_hat",
+    "yhat",
+    "pred",
+    "preds",
+    "out",
+    "output",
+    "p",
+    "probs",
+    "q",
+    "log_p",
+    "logp",
+    "log_probs",
+    "y_pred",
+]
 
 
 def loss(
@@ -204,7 +224,9 @@ def _entropy_extra(chain: Chain) -> list[Suspect]:
             "The losses are added up, not averaged over the batch, in forward and backward.",
             "loss = sum_n loss[n]",
             chain.evaluate,
-            lambda p, t: {"output": t["output"] * p.batch, "grad of x": t["grad of x"] * p.batch} if plain(p) else {},
+            lambda p, t: (
+                {"output": t["output"] * p.batch, "grad of x": t["grad of x"] * p.batch} if plain(p) else {}
+            ),
         ),
         own(
             "softmax applied twice in the forward",
@@ -212,7 +234,9 @@ def _entropy_extra(chain: Chain) -> list[Suspect]:
             "loss = -log softmax(softmax(x))[label]",
             chain.evaluate,
             lambda p, t: (
-                {"output": -(_hot(p) * np.log(_softmax(_softmax(p.args["x"])))).sum() / p.batch} if plain(p) else {}
+                {"output": -(_hot(p) * np.log(_softmax(_softmax(p.args["x"])))).sum() / p.batch}
+                if plain(p)
+                else {}
             ),
         ),
         own(
@@ -252,23 +276,55 @@ def _probability_suspects() -> list[Suspect]:
         )
 
     return [
-        of("minus forgotten", "The loss is minus a logarithm; its derivative lacks the minus.", "t / p / N",
-           lambda p, t, g: t / p * g),
-        of("one over n missing", "The mean of the forward has no counterpart: the gradient grows with the batch.", "-t / p",
-           lambda p, t, g: None if g == 0 else -t / p * g * len(p)),
-        of("the gradient of the scores", "This is the gradient of the scores before softmax; here it is that of the "
-           "probabilities.", "(p - t) / N", lambda p, t, g: (p - t) * g),
-        of("the logarithm for its derivative", "The logarithm itself stands where its derivative should.", "-t log(p) / N",
-           lambda p, t, g: -t * np.log(p) * g),
-        of("all classes get a gradient", "Only the label's probability is in the loss, but all classes get a gradient.",
-           "-1 / p / N", lambda p, t, g: -1 / p * g),
-        of("the probability not divided by", "The derivative of the logarithm is missing: only the label is marked.",
-           "-t / N", lambda p, t, g: -t * g),
-        of("multiplied by the probability", "The probability multiplies where it should divide.", "-t p / N",
-           lambda p, t, g: -t * p * g),
-        of("mean over classes too", "The mean is taken over all numbers; a loss is the sum over the classes.",
-           "-t / p / (N C)", lambda p, t, g: -t / p * g / p.shape[1]),
-    ]  # fmt: skip
+        of(
+            "minus forgotten",
+            "The loss is minus a logarithm; its derivative lacks the minus.",
+            "t / p / N",
+            lambda p, t, g: t / p * g,
+        ),
+        of(
+            "one over n missing",
+            "The mean of the forward has no counterpart: the gradient grows with the batch.",
+            "-t / p",
+            lambda p, t, g: None if g == 0 else -t / p * g * len(p),
+        ),
+        of(
+            "the gradient of the scores",
+            "This is the gradient of the scores before softmax; here it is that of the probabilities.",
+            "(p - t) / N",
+            lambda p, t, g: (p - t) * g,
+        ),
+        of(
+            "the logarithm for its derivative",
+            "The logarithm itself stands where its derivative should.",
+            "-t log(p) / N",
+            lambda p, t, g: -t * np.log(p) * g,
+        ),
+        of(
+            "all classes get a gradient",
+            "Only the label's probability is in the loss, but all classes get a gradient.",
+            "-1 / p / N",
+            lambda p, t, g: -1 / p * g,
+        ),
+        of(
+            "the probability not divided by",
+            "The derivative of the logarithm is missing: only the label is marked.",
+            "-t / N",
+            lambda p, t, g: -t * g,
+        ),
+        of(
+            "multiplied by the probability",
+            "The probability multiplies where it should divide.",
+            "-t p / N",
+            lambda p, t, g: -t * p * g,
+        ),
+        of(
+            "mean over classes too",
+            "The mean is taken over all numbers; a loss is the sum over the classes.",
+            "-t / p / (N C)",
+            lambda p, t, g: -t / p * g / p.shape[1],
+        ),
+    ]
 
 
 def _mse_extra(chain: Chain) -> list[Suspect]:
@@ -276,34 +332,81 @@ def _mse_extra(chain: Chain) -> list[Suspect]:
         return p.args["x"] - p.args["target"]
 
     def of(name: str, mistake: str, wrong: str, function: Any, rank: int = 1) -> Suspect:
-        return own(name, mistake, wrong, chain.evaluate, lambda p, t: function(p) if not p.options else {}, rank)
+        return own(
+            name, mistake, wrong, chain.evaluate, lambda p, t: function(p) if not p.options else {}, rank
+        )
 
     return [
-        of("the mean forgotten", "The mean of the forward has no counterpart: the gradient grows with the number of elements.",
-           "2 (x - target)", lambda p: {"grad of x": 2 * d(p) * p.upstream}, 0),
-        of("divided by the rows alone, no two", "The mean is over the rows alone, and the factor 2 is missing.",
-           "(x - target) / N", lambda p: {"grad of x": d(p) * p.upstream / p.batch}, 1),
-        of("the difference alone", "The difference alone: neither the 2 of the square nor the 1 / n of the mean is there.",
-           "x - target", lambda p: {"grad of x": d(p) * p.upstream}, 1),
-        of("the absolute value's derivative", "This is the gradient of the absolute difference.",
-           "sign(x - target) / n", lambda p: {"grad of x": np.sign(d(p)) * p.upstream / d(p).size}),
-        of("the square itself", "The square itself stands where its derivative should.",
-           "(x - target)^2 / n", lambda p: {"grad of x": d(p) ** 2 * p.upstream / d(p).size}),
-        of("twice the prediction", "The target is not taken off.",
-           "2 x / n", lambda p: {"grad of x": 2 * p.args["x"] * p.upstream / d(p).size}),
-        of("half the square in the forward", "The forward has a factor 1/2 that the mean squared error has not.",
-           "loss = mean((x - target)^2) / 2", lambda p: {"output": (d(p) ** 2).mean() / 2}),
-        of("half the square in both directions", "Forward and backward have a factor 1/2 that the mean squared error has not.",
-           "loss = mean((x - target)^2) / 2",
-           lambda p: {"output": (d(p) ** 2).mean() / 2, "grad of x": d(p) * p.upstream / d(p).size}),
-        of("the sum for the mean", "The squares are added up, not averaged, in forward and backward.",
-           "loss = sum((x - target)^2)", lambda p: {"output": (d(p) ** 2).sum(), "grad of x": 2 * d(p) * p.upstream}),
-        of("the root in the forward", "The forward takes the root of the mean square.",
-           "loss = sqrt(mean((x - target)^2))", lambda p: {"output": np.sqrt((d(p) ** 2).mean())}),
-        of("a mean over the rows in the forward", "The mean is over the rows alone, in forward and backward.",
-           "loss = sum((x - target)^2) / N",
-           lambda p: {"output": (d(p) ** 2).sum() / p.batch, "grad of x": 2 * d(p) * p.upstream / p.batch}),
-    ]  # fmt: skip
+        of(
+            "the mean forgotten",
+            "The mean of the forward has no counterpart: the gradient grows with the number of elements.",
+            "2 (x - target)",
+            lambda p: {"grad of x": 2 * d(p) * p.upstream},
+            0,
+        ),
+        of(
+            "divided by the rows alone, no two",
+            "The mean is over the rows alone, and the factor 2 is missing.",
+            "(x - target) / N",
+            lambda p: {"grad of x": d(p) * p.upstream / p.batch},
+            1,
+        ),
+        of(
+            "the difference alone",
+            "The difference alone: neither the 2 of the square nor the 1 / n of the mean is there.",
+            "x - target",
+            lambda p: {"grad of x": d(p) * p.upstream},
+            1,
+        ),
+        of(
+            "the absolute value's derivative",
+            "This is the gradient of the absolute difference.",
+            "sign(x - target) / n",
+            lambda p: {"grad of x": np.sign(d(p)) * p.upstream / d(p).size},
+        ),
+        of(
+            "the square itself",
+            "The square itself stands where its derivative should.",
+            "(x - target)^2 / n",
+            lambda p: {"grad of x": d(p) ** 2 * p.upstream / d(p).size},
+        ),
+        of(
+            "twice the prediction",
+            "The target is not taken off.",
+            "2 x / n",
+            lambda p: {"grad of x": 2 * p.args["x"] * p.upstream / d(p).size},
+        ),
+        of(
+            "half the square in the forward",
+            "The forward has a factor 1/2 that the mean squared error has not.",
+            "loss = mean((x - target)^2) / 2",
+            lambda p: {"output": (d(p) ** 2).mean() / 2},
+        ),
+        of(
+            "half the square in both directions",
+            "Forward and backward have a factor 1/2 that the mean squared error has not.",
+            "loss = mean((x - target)^2) / 2",
+            lambda p: {"output": (d(p) ** 2).mean() / 2, "grad of x": d(p) * p.upstream / d(p).size},
+        ),
+        of(
+            "the sum for the mean",
+            "The squares are added up, not averaged, in forward and backward.",
+            "loss = sum((x - target)^2)",
+            lambda p: {"output": (d(p) ** 2).sum(), "grad of x": 2 * d(p) * p.upstream},
+        ),
+        of(
+            "the root in the forward",
+            "The forward takes the root of the mean square.",
+            "loss = sqrt(mean((x - target)^2))",
+            lambda p: {"output": np.sqrt((d(p) ** 2).mean())},
+        ),
+        of(
+            "a mean over the rows in the forward",
+            "The mean is over the rows alone, in forward and backward.",
+            "loss = sum((x - target)^2) / N",
+            lambda p: {"output": (d(p) ** 2).sum() / p.batch, "grad of x": 2 * d(p) * p.upstream / p.batch},
+        ),
+    ]
 
 
 def _bce_extra(chain: Chain) -> list[Suspect]:
@@ -314,7 +417,9 @@ def _bce_extra(chain: Chain) -> list[Suspect]:
             "(x - t) / n",
             chain.evaluate,
             lambda p, t: (
-                {} if p.options else {"grad of x": (p.args["x"] - p.args["target"]) * p.upstream / p.args["x"].size}
+                {}
+                if p.options
+                else {"grad of x": (p.args["x"] - p.args["target"]) * p.upstream / p.args["x"].size}
             ),
         )
     ]
@@ -329,26 +434,87 @@ CLASSES = (
 EACH = ("The loss is a mean over all elements, and each element counts by its share.", ITEM)
 
 LOSSES = [
-    loss("mse", "the mean squared error", "MSELoss", _difference("MSELoss"), 4, extra=_mse_extra, reason=EACH,
-         names=("mse_loss", "squared", "mean_squared_error")),
-    loss("l1", "the mean absolute error", "L1Loss", _difference("L1Loss"), 4, reason=EACH, names=("l1_loss", "mae")),
-    loss("bce_with_logits", "binary cross-entropy of scores", "BCEWithLogitsLoss", _difference("BCEWithLogitsLoss"), 4,
-         extra=_bce_extra, reason=EACH, names=("bce",)),
-    loss("cross_entropy", "cross-entropy of scores (log-softmax and -log p together)", "CrossEntropyLoss",
-         _labels("CrossEntropyLoss"), 7, extra=_entropy_extra, reason=CLASSES, layouts=(ONE_HOT,),
-         names=("crossentropy", "softmax_cross_entropy", "xent", "softmax_loss")),
-    loss("cross_entropy_soft", "cross-entropy of scores with probabilities as targets", "CrossEntropyLoss", _soft, 4,
-         row="CrossEntropyLoss-probabilities", extra=_entropy_extra, reason=CLASSES, names=("soft",)),
-    loss("nll", "the negative log-likelihood of log-probabilities", "NLLLoss", _labels("NLLLoss"), 5, layouts=(ONE_HOT,),
-         reason=("Only the log-probability of the label is in the loss, and the mean counts each row by its share.", ITEM),
-         names=("nll_loss", "negative_log_likelihood")),
-    Subject(
-        "cross_entropy_of_probabilities", "cross-entropy of probabilities, -mean log p[label]",
-        ("cross_entropy_of_probabilities", "cross_entropy", "log_loss"),
-        several(_probabilities_draw, 3), _of_probabilities, _probability_suspects,
-        {"x": ["p", "probs", "probabilities", "y_hat", "yhat", "q", *OF_SCORES], **NAMES}, ("x",), OPTIONS,
-        {"grad of x": ("Only the probability of the label is in the loss, and the mean counts each row by its share.",
-                       ITEM)},
-        loss=True, layouts=(ONE_HOT,),
+    loss(
+        "mse",
+        "the mean squared error",
+        "MSELoss",
+        _difference("MSELoss"),
+        4,
+        extra=_mse_extra,
+        reason=EACH,
+        names=("mse_loss", "squared", "mean_squared_error"),
     ),
-]  # fmt: skip
+    loss(
+        "l1",
+        "the mean absolute error",
+        "L1Loss",
+        _difference("L1Loss"),
+        4,
+        reason=EACH,
+        names=("l1_loss", "mae"),
+    ),
+    loss(
+        "bce_with_logits",
+        "binary cross-entropy of scores",
+        "BCEWithLogitsLoss",
+        _difference("BCEWithLogitsLoss"),
+        4,
+        extra=_bce_extra,
+        reason=EACH,
+        names=("bce",),
+    ),
+    loss(
+        "cross_entropy",
+        "cross-entropy of scores (log-softmax and -log p together)",
+        "CrossEntropyLoss",
+        _labels("CrossEntropyLoss"),
+        7,
+        extra=_entropy_extra,
+        reason=CLASSES,
+        layouts=(ONE_HOT,),
+        names=("crossentropy", "softmax_cross_entropy", "xent", "softmax_loss"),
+    ),
+    loss(
+        "cross_entropy_soft",
+        "cross-entropy of scores with probabilities as targets",
+        "CrossEntropyLoss",
+        _soft,
+        4,
+        row="CrossEntropyLoss-probabilities",
+        extra=_entropy_extra,
+        reason=CLASSES,
+        names=("soft",),
+    ),
+    loss(
+        "nll",
+        "the negative log-likelihood of log-probabilities",
+        "NLLLoss",
+        _labels("NLLLoss"),
+        5,
+        layouts=(ONE_HOT,),
+        reason=(
+            "Only the log-probability of the label is in the loss, and the mean counts each row by its share.",
+            ITEM,
+        ),
+        names=("nll_loss", "negative_log_likelihood"),
+    ),
+    Subject(
+        "cross_entropy_of_probabilities",
+        "cross-entropy of probabilities, -mean log p[label]",
+        ("cross_entropy_of_probabilities", "cross_entropy", "log_loss"),
+        several(_probabilities_draw, 3),
+        _of_probabilities,
+        _probability_suspects,
+        {"x": ["p", "probs", "probabilities", "y_hat", "yhat", "q", *OF_SCORES], **NAMES},
+        ("x",),
+        OPTIONS,
+        {
+            "grad of x": (
+                "Only the probability of the label is in the loss, and the mean counts each row by its share.",
+                ITEM,
+            )
+        },
+        loss=True,
+        layouts=(ONE_HOT,),
+    ),
+]

@@ -36,13 +36,27 @@ def lines_of(function: Function | None, place: int | None, keys: Sequence[str]) 
             found += _assigned(function, part.id) or [part.lineno]
         elif part is not None:
             inner = [n.id for n in ast.walk(part) if isinstance(n, ast.Name)]
-            found += [part.lineno] if not isinstance(part, ast.Call) else [part.lineno, *_made(function, inner)]
+            found += (
+                [part.lineno] if not isinstance(part, ast.Call) else [part.lineno, *_made(function, inner)]
+            )
     for node in ast.walk(function):  # self.dW = ..., self.weight.grad = ..., grads["w"] = ...
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+        targets = (
+            node.targets
+            if isinstance(node, ast.Assign)
+            else [node.target]
+            if isinstance(node, ast.AugAssign)
+            else []
+        )
         for target in targets:
-            if isinstance(target, ast.Attribute) and (target.attr in keys or ast.unparse(target).split("self.")[-1] in keys):
+            if isinstance(target, ast.Attribute) and (
+                target.attr in keys or ast.unparse(target).split("self.")[-1] in keys
+            ):
                 found.append(node.lineno)
-            if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant) and str(target.slice.value) in keys:
+            if (
+                isinstance(target, ast.Subscript)
+                and isinstance(target.slice, ast.Constant)
+                and str(target.slice.value) in keys
+            ):
                 found.append(node.lineno)
     return tuple(sorted(set(found))) or (function.lineno,)
 

@@ -12,9 +12,28 @@ from agreement.measures import Array
 
 Found = dict[str, Array | None]
 TEMPLATES = (
-    "d{}", "grad_{}", "{}_grad", "g{}", "d_{}", "dL_d{}", "dLd{}", "dl_d{}", "grad{}", "{}_gradient", "g_{}", "delta_{}",
-    "gradient_{}", "d{}_", "grad of {}", "grad_of_{}", "{}.grad", "nabla_{}", "dE_d{}", "dJ_d{}", "d_loss_d{}",
-)  # fmt: skip
+    "d{}",
+    "grad_{}",
+    "{}_grad",
+    "g{}",
+    "d_{}",
+    "dL_d{}",
+    "dLd{}",
+    "dl_d{}",
+    "grad{}",
+    "{}_gradient",
+    "g_{}",
+    "delta_{}",
+    "gradient_{}",
+    "d{}_",
+    "grad of {}",
+    "grad_of_{}",
+    "{}.grad",
+    "nabla_{}",
+    "dE_d{}",
+    "dJ_d{}",
+    "d_loss_d{}",
+)
 _MOST = 5040  # orders of returned values that are tried
 
 
@@ -39,7 +58,12 @@ def leaves(tree: Any, expected: Sequence[tuple[int, ...]]) -> list[tuple[str, Ar
     array = array_of(tree)
     if array is not None:
         rows = array.shape[1:]
-        if tree.get("list") and array.ndim and array.shape not in expected and expected.count(rows) == len(array) > 1:
+        if (
+            tree.get("list")
+            and array.ndim
+            and array.shape not in expected
+            and expected.count(rows) == len(array) > 1
+        ):
             return [("", row) for row in array]
         return [("", array)]
     if isinstance(tree, dict) and "dict" in tree:
@@ -52,7 +76,9 @@ def leaves(tree: Any, expected: Sequence[tuple[int, ...]]) -> list[tuple[str, Ar
                 found += [(inner or key, value) for inner, value in leaves(item, expected)]
         return found
     if isinstance(tree, list):
-        return [leaf for item in tree for leaf in (leaves(item, expected) if item is not None else [("", None)])]
+        return [
+            leaf for item in tree for leaf in (leaves(item, expected) if item is not None else [("", None)])
+        ]
     return []
 
 
@@ -112,7 +138,10 @@ def gradients(
         listed = [name.removeprefix("grad of ") for _, name in sorted(order.items())]
         ours = [name.removeprefix("grad of ") for name in free]
         if listed != [name for name in ours if name in listed]:
-            return results, f"what backward returns was taken as the gradients of {', '.join(listed)}, in this order"
+            return (
+                results,
+                f"what backward returns was taken as the gradients of {', '.join(listed)}, in this order",
+            )
     return results, ""
 
 

@@ -53,7 +53,9 @@ def agrees(found: Array | None, expected: Array | None, scale: float = 0.0) -> b
 
 def scale_of(right: Tensors) -> float:
     """Return what a tensor of zeros is judged by: a thousandth of the largest gradient."""
-    return 1e-3 * max((float(np.abs(a).max(initial=0)) for n, a in right.items() if n.startswith("grad")), default=0.0)
+    return 1e-3 * max(
+        (float(np.abs(a).max(initial=0)) for n, a in right.items() if n.startswith("grad")), default=0.0
+    )
 
 
 class Search:
@@ -70,7 +72,9 @@ class Search:
     def is_right(self, name: str) -> bool:
         """Tell whether a tensor is right in all probes."""
         return all(
-            agrees(e.found[name], e.right[name], scale_of(e.right)) for e in self.evidence if name in e.found and name in e.right
+            agrees(e.found[name], e.right[name], scale_of(e.right))
+            for e in self.evidence
+            if name in e.found and name in e.right
         )
 
     def tensors(self, suspect: Suspect, i: int) -> Tensors:
@@ -86,6 +90,7 @@ class Search:
 
     def order(self, name: str) -> list[int]:
         """Return the probes, those first in which this tensor is wrong."""
+
         def right(i: int) -> bool:
             e = self.evidence[i]
             return name not in e.found or agrees(e.found[name], e.right.get(name), scale_of(e.right))
@@ -95,7 +100,11 @@ class Search:
     def gives(self, suspect: Suspect, name: str) -> bool:
         """Tell whether the suspect gives, in all probes, the tensor that was found."""
         return all(
-            agrees(self.evidence[i].found[name], self.tensors(suspect, i).get(name), scale_of(self.evidence[i].right))
+            agrees(
+                self.evidence[i].found[name],
+                self.tensors(suspect, i).get(name),
+                scale_of(self.evidence[i].right),
+            )
             for i in self.order(name)
             if name in self.evidence[i].found and name in self.evidence[i].right
         )
@@ -154,9 +163,13 @@ class Search:
             if name not in e.found or name not in e.right:
                 continue
             shapes_of = {k: v.shape for k, v in e.probe.args.items()}
-            before = [b for b in self.evidence[:i] if {k: v.shape for k, v in b.probe.args.items()} == shapes_of]
+            before = [
+                b for b in self.evidence[:i] if {k: v.shape for k, v in b.probe.args.items()} == shapes_of
+            ]
             pair = (before[-1].probe, before[-1].right) if before else None
-            cases.append((Case(self.subject, e.probe, name, e.right, pair, self.subject.evaluate), e.found[name]))
+            cases.append(
+                (Case(self.subject, e.probe, name, e.right, pair, self.subject.evaluate), e.found[name])
+            )
         return cases
 
     def _rules(self, name: str) -> list[tuple[str, str, str]]:
@@ -165,7 +178,9 @@ class Search:
             return []
         if all(found is None for _, found in cases):
             what = name.removeprefix("grad of ")
-            return [("not returned", f"The gradient of {what} is not among what backward returns.", "nothing")]
+            return [
+                ("not returned", f"The gradient of {what} is not among what backward returns.", "nothing")
+            ]
         if any(found is None for _, found in cases):
             return []
         tensors = [(case, found) for case, found in cases if found is not None]
@@ -219,9 +234,13 @@ class Search:
                     for a, (c, f) in zip(arrays, tensors, strict=True)
                 )
                 if fits and any(factor(c.probe, c.tensor) != 1 for c, _ in tensors):
-                    held.append((f"{other[0]} and {rule_name}", f"{other[1]} {mistake}", f"{other[2]}; {wrong}"))
+                    held.append(
+                        (f"{other[0]} and {rule_name}", f"{other[1]} {mistake}", f"{other[2]}; {wrong}")
+                    )
 
-        places = [i for i in self.order(name) if name in self.evidence[i].found and name in self.evidence[i].right]
+        places = [
+            i for i in self.order(name) if name in self.evidence[i].found and name in self.evidence[i].right
+        ]
         for s in self.suspects:
             arrays = [self.tensors(s, i).get(name) for i in places]
             if any(not agrees(a, c.tensor) for a, (c, _) in zip(arrays, tensors, strict=True)):
@@ -238,13 +257,20 @@ class Search:
         if held:
             return held
         for (n1, m1, w1, f1), (n2, m2, w2, f2) in itertools.combinations(FACTORS, 2):
-            if all(agrees(f, f1(c.probe, c.tensor) * f2(c.probe, c.tensor) * c.tensor, scale_of(c.right)) for c, f in tensors):
+            if all(
+                agrees(f, f1(c.probe, c.tensor) * f2(c.probe, c.tensor) * c.tensor, scale_of(c.right))
+                for c, f in tensors
+            ):
                 held.append((f"{n1} and {n2}", f"{m1} {m2}", f"{w1}; {w2}"))
         return held
 
-    def _together(self, atoms: Mapping[str, list[tuple[str, str, str, float, Suspect | None]]]) -> list[Explanation]:
+    def _together(
+        self, atoms: Mapping[str, list[tuple[str, str, str, float, Suspect | None]]]
+    ) -> list[Explanation]:
         """Return the smallest sets of mistakes that explain all tensors, one atom for each."""
-        short = [sorted(atoms[name], key=lambda a: a[3])[: _MOST if len(atoms) < 5 else 4] for name in self.wrong]
+        short = [
+            sorted(atoms[name], key=lambda a: a[3])[: _MOST if len(atoms) < 5 else 4] for name in self.wrong
+        ]
         found: dict[tuple[str, ...], Explanation] = {}
         for combination in itertools.islice(itertools.product(*short), 20000):
             names = tuple(dict.fromkeys(a[0] for a in combination))
@@ -257,7 +283,11 @@ class Search:
             if names not in found or cost < found[names].cost:
                 first = {a[0]: a for a in combination}
                 found[names] = Explanation(
-                    names, tuple(first[n][1] for n in names), tuple(first[n][2] for n in names), tuple(self.wrong), cost
+                    names,
+                    tuple(first[n][1] for n in names),
+                    tuple(first[n][2] for n in names),
+                    tuple(self.wrong),
+                    cost,
                 )
         if not found:
             return []
@@ -282,10 +312,15 @@ class Search:
                     continue
                 plan = {next(iter(a.plan)): (one, two)}
             else:
-                plan = {**{k: tuple(v) for k, v in a.plan.items()}, **{k: tuple(v) for k, v in b.plan.items()}}
+                plan = {
+                    **{k: tuple(v) for k, v in a.plan.items()},
+                    **{k: tuple(v) for k, v in b.plan.items()},
+                }
             if self._fits(lambda probe, plan=plan: planned(probe, plan), order):  # type: ignore[misc]
                 found.append(
-                    Explanation((a.name, b.name), (a.mistake, b.mistake), (a.wrong, b.wrong), tuple(self.wrong))
+                    Explanation(
+                        (a.name, b.name), (a.mistake, b.mistake), (a.wrong, b.wrong), tuple(self.wrong)
+                    )
                 )
         return found[:4]
 
@@ -297,6 +332,10 @@ class Search:
                     tensors = evaluate(e.probe)
             except Exception:
                 return False
-            if not all(agrees(e.found[n], tensors.get(n), scale_of(e.right)) for n in self.names if n in e.found and n in e.right):
+            if not all(
+                agrees(e.found[n], tensors.get(n), scale_of(e.right))
+                for n in self.names
+                if n in e.found and n in e.right
+            ):
                 return False
         return True

@@ -13,18 +13,117 @@ Tensors = dict[str, Array]
 
 # What people call things, besides the name of the thing itself.
 UPSTREAM = [
-    "grad_output", "grad_out", "grad_y", "dy", "dout", "dL_dy", "dLdy", "dl_dy", "delta", "upstream", "g", "grad", "dz",
-    "dL", "gy", "gout", "d_out", "d_y", "dout_", "output_grad", "out_grad", "grad_loss", "dloss", "gradient",
-    "grad_scores", "dscores", "grad_a", "da", "dh", "ds", "error", "err", "incoming", "up", "top_grad", "top_diff", "dA",
-    "dZ", "grad_z", "dL_dout", "dL_dz", "dL_da", "grad_outputs", "gradOutput", "dprev", "G", "dY", "v", "above", "top",
-]  # fmt: skip
-CACHE = ["ctx", "context", "saved", "memory", "mem", "stuff", "remember", "kept_values", "state", "tape", "stored"]
+    "grad_output",
+    "grad_out",
+    "grad_y",
+    "dy",
+    "dout",
+    "dL_dy",
+    "dLdy",
+    "dl_dy",
+    "delta",
+    "upstream",
+    "g",
+    "grad",
+    "dz",
+    "dL",
+    "gy",
+    "gout",
+    "d_out",
+    "d_y",
+    "dout_",
+    "output_grad",
+    "out_grad",
+    "grad_loss",
+    "dloss",
+    "gradient",
+    "grad_scores",
+    "dscores",
+    "grad_a",
+    "da",
+    "dh",
+    "ds",
+    "error",
+    "err",
+    "incoming",
+    "up",
+    "top_grad",
+    "top_diff",
+    "dA",
+    "dZ",
+    "grad_z",
+    "dL_dout",
+    "dL_dz",
+    "dL_da",
+    "grad_outputs",
+    "gradOutput",
+    "dprev",
+    "G",
+    "dY",
+    "v",
+    "above",
+    "top",
+]
+CACHE = [
+    "ctx",
+    "context",
+    "saved",
+    "memory",
+    "mem",
+    "stuff",
+    "remember",
+    "kept_values",
+    "state",
+    "tape",
+    "stored",
+]
 OUTPUT = ["out", "y", "output", "a", "z", "s", "p", "result", "res", "act", "probs", "activation"]
-X = ["x", "X", "inp", "input", "inputs", "xs", "data", "features", "a_prev", "A_prev", "h", "images", "img", "batch", "a",
-     "A", "z", "scores", "logits", "values", "pred", "prediction", "predictions", "x_in", "in_", "u", "vec"]  # fmt: skip
+X = [
+    "x",
+    "X",
+    "inp",
+    "input",
+    "inputs",
+    "xs",
+    "data",
+    "features",
+    "a_prev",
+    "A_prev",
+    "h",
+    "images",
+    "img",
+    "batch",
+    "a",
+    "A",
+    "z",
+    "scores",
+    "logits",
+    "values",
+    "pred",
+    "prediction",
+    "predictions",
+    "x_in",
+    "in_",
+    "u",
+    "vec",
+]
 WEIGHT = ["w", "W", "weights", "kernel", "kernels", "filters", "theta", "K", "f", "filt", "M", "matrix", "k"]
 BIAS = ["b", "B", "biases", "offset", "bias_vector", "c"]
-TARGET = ["t", "y", "labels", "label", "targets", "y_true", "true", "Y", "truth", "expected", "gold", "classes", "wanted"]
+TARGET = [
+    "t",
+    "y",
+    "labels",
+    "label",
+    "targets",
+    "y_true",
+    "true",
+    "Y",
+    "truth",
+    "expected",
+    "gold",
+    "classes",
+    "wanted",
+]
 
 
 @dataclass(frozen=True)
@@ -90,7 +189,9 @@ class Subject:
     kind: str = "operation"
     loss: bool = False
     observe: Callable[[Probe, Array], Probe] | None = None
-    planned: Callable[[Probe, Mapping[int, Sequence[Mutant]]], Tensors] | None = None  # of two mutants at once
+    planned: Callable[[Probe, Mapping[int, Sequence[Mutant]]], Tensors] | None = (
+        None  # of two mutants at once
+    )
     layouts: tuple["Layout", ...] = ()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import nn_reference as nn
 from agreement.diagnosis.chain import Plan
 from agreement.diagnosis.stacks import MLP_NAMES
-from agreement.diagnosis.subject import TARGET, X, Layout, Probe, Subject, Suspect, Tensors
+from agreement.diagnosis.subject import TARGET, Layout, Probe, Subject, Suspect, Tensors, X
 from agreement.measures import Array
 from agreement.mutants import NETWORKS, OPTIMIZERS, Kind, Mutant
 from agreement.mutants.networks import WIDTH, example
@@ -26,9 +26,11 @@ def _draw(seed: int) -> list[Probe]:
     for i, (n, inputs, hidden, outputs) in enumerate(((5, 6, 7, 4), (6, 4, 5, 3))):
         rng = np.random.default_rng([seed, i])
         start = {
-            "w1": rng.normal(size=(hidden, inputs)) / 2, "b1": rng.normal(size=hidden) / 2,
-            "w2": rng.normal(size=(outputs, hidden)) / 2, "b2": rng.normal(size=outputs) / 2,
-        }  # fmt: skip
+            "w1": rng.normal(size=(hidden, inputs)) / 2,
+            "b1": rng.normal(size=hidden) / 2,
+            "w2": rng.normal(size=(outputs, hidden)) / 2,
+            "b2": rng.normal(size=outputs) / 2,
+        }
         batches = []
         for _ in range(STEPS):
             labels = rng.integers(0, outputs, n)
@@ -93,9 +95,12 @@ def _steps(probe: Probe, rule: Rule) -> Tensors:
 def _usual(plan: Plan) -> Rule:
     def rule(memory: Any, state: Any, x: Array, labels: Array, lr: float) -> Any:
         loss, grads = _gradients(state, x, labels, plan)
-        return loss, {role: state[role] - lr * grads[role].reshape(-1, *state[role].shape)[0]
-                      if grads[role].size == state[role].size else state[role] - lr * grads[role].sum(0) * np.nan
-                      for role in ROLES}  # fmt: skip
+        return loss, {
+            role: state[role] - lr * grads[role].reshape(-1, *state[role].shape)[0]
+            if grads[role].size == state[role].size
+            else state[role] - lr * grads[role].sum(0) * np.nan
+            for role in ROLES
+        }
 
     return rule
 
@@ -114,11 +119,18 @@ def _suspects() -> list[Suspect]:
             groups = [(places, ", in every layer" if len(places) > 1 else "")]
             groups += [([i], f", in {LABELS[i]}") for i in places] if len(places) > 1 else []
             for some, where in groups:
-                rule = _usual({i: (mutant,) for i in some})
+                rule = _usual(dict.fromkeys(some, (mutant,)))
                 found.append(
-                    Suspect(mutant.name + where, mutant.mistake, mutant.wrong, _run(rule), mutant.kind,
-                            int(len(some) < len(places)), {i: (mutant,) for i in some})
-                )  # fmt: skip
+                    Suspect(
+                        mutant.name + where,
+                        mutant.mistake,
+                        mutant.wrong,
+                        _run(rule),
+                        mutant.kind,
+                        int(len(some) < len(places)),
+                        dict.fromkeys(some, (mutant,)),
+                    )
+                )
 
     def of(name: str, mistake: str, wrong: str, rule: Rule, rank: int = 0) -> Suspect:
         return Suspect(name, mistake, wrong, _run(rule), Kind.NETWORK, rank)
@@ -178,38 +190,98 @@ def _suspects() -> list[Suspect]:
         return rule
 
     return found + [
-        of("gradients-not-zeroed", "The gradients of the batch before are still there, so each step also takes all the steps "
-           "before it.", "grad = sum of the gradients of all batches so far", changed(summed)),
-        of("the gradients of the batch before", "Each step uses the gradients of the batch before.", "w = w - lr old grad",
-           changed(late)),
-        of("update-before-input-gradient", "The second weight is changed before the gradient of the hidden layer is made "
-           "with it.", "delta = grad_y (w2 - lr grad_w2)", updated_first),
-        of("stale-cache", "Backward reads what the forward of the batch before left behind.",
-           "mask = h of the last batch > 0", stale("mask")),
-        of("stale-cache, of the input", "Backward reads the input of the batch before.", "grad_w1 = delta.T (old x)",
-           stale("input")),
-        of("stale-cache, of the hidden values", "Backward reads the hidden values of the batch before.",
-           "grad_w2 = d.T (old h)", stale("hidden")),
-        of("stale-cache, of all values", "Backward reads what the forward of the batch before left behind.",
-           "all of the last batch", stale("all")),
-        of("early-return", "The loop over the layers stops one too early: the first layer never learns.",
-           "w1 and b1 stay as they are",
-           changed(lambda m, s, g, x, lr: {r: s[r] - lr * g[r] for r in ("w2", "b2")})),
-        of("the last layer does not learn", "The second layer is never changed.", "w2 and b2 stay as they are",
-           changed(lambda m, s, g, x, lr: {r: s[r] - lr * g[r] for r in ("w1", "b1")})),
-        of("biases are not changed", "The update goes over the weights alone.", "b1 and b2 stay as they are",
-           changed(lambda m, s, g, x, lr: {r: s[r] - lr * g[r] for r in ("w1", "w2")})),
-        of("the step goes uphill", "The gradient is added: each step makes the loss larger.", "w = w + lr grad",
-           changed(lambda m, s, g, x, lr: {r: s[r] + lr * g[r] for r in ROLES})),
-        of("the learning rate forgotten", "The step is taken without the learning rate.", "w = w - grad",
-           changed(lambda m, s, g, x, lr: {r: s[r] - g[r] for r in ROLES})),
-        of("nothing is changed", "The parameters stay as they are: the new ones are never put in their place.", "w = w",
-           changed(lambda m, s, g, x, lr: {})),
-        of("accumulate-twice", "Each gradient is added twice, once by the layer and once by the loop around it.",
-           "w = w - 2 lr grad", changed(lambda m, s, g, x, lr: {r: s[r] - 2 * lr * g[r] for r in ROLES})),
-        of("updated twice", "The step is divided by the batch size, which the loss's mean has already done.",
-           "w = w - lr grad / N", changed(lambda m, s, g, x, lr: {r: s[r] - lr * g[r] / len(x) for r in ROLES})),
-    ]  # fmt: skip
+        of(
+            "gradients-not-zeroed",
+            "The gradients of the batch before are still there, so each step also takes all the steps "
+            "before it.",
+            "grad = sum of the gradients of all batches so far",
+            changed(summed),
+        ),
+        of(
+            "the gradients of the batch before",
+            "Each step uses the gradients of the batch before.",
+            "w = w - lr old grad",
+            changed(late),
+        ),
+        of(
+            "update-before-input-gradient",
+            "The second weight is changed before the gradient of the hidden layer is made with it.",
+            "delta = grad_y (w2 - lr grad_w2)",
+            updated_first,
+        ),
+        of(
+            "stale-cache",
+            "Backward reads what the forward of the batch before left behind.",
+            "mask = h of the last batch > 0",
+            stale("mask"),
+        ),
+        of(
+            "stale-cache, of the input",
+            "Backward reads the input of the batch before.",
+            "grad_w1 = delta.T (old x)",
+            stale("input"),
+        ),
+        of(
+            "stale-cache, of the hidden values",
+            "Backward reads the hidden values of the batch before.",
+            "grad_w2 = d.T (old h)",
+            stale("hidden"),
+        ),
+        of(
+            "stale-cache, of all values",
+            "Backward reads what the forward of the batch before left behind.",
+            "all of the last batch",
+            stale("all"),
+        ),
+        of(
+            "early-return",
+            "The loop over the layers stops one too early: the first layer never learns.",
+            "w1 and b1 stay as they are",
+            changed(lambda m, s, g, x, lr: {r: s[r] - lr * g[r] for r in ("w2", "b2")}),
+        ),
+        of(
+            "the last layer does not learn",
+            "The second layer is never changed.",
+            "w2 and b2 stay as they are",
+            changed(lambda m, s, g, x, lr: {r: s[r] - lr * g[r] for r in ("w1", "b1")}),
+        ),
+        of(
+            "biases are not changed",
+            "The update goes over the weights alone.",
+            "b1 and b2 stay as they are",
+            changed(lambda m, s, g, x, lr: {r: s[r] - lr * g[r] for r in ("w1", "w2")}),
+        ),
+        of(
+            "the step goes uphill",
+            "The gradient is added: each step makes the loss larger.",
+            "w = w + lr grad",
+            changed(lambda m, s, g, x, lr: {r: s[r] + lr * g[r] for r in ROLES}),
+        ),
+        of(
+            "the learning rate forgotten",
+            "The step is taken without the learning rate.",
+            "w = w - grad",
+            changed(lambda m, s, g, x, lr: {r: s[r] - g[r] for r in ROLES}),
+        ),
+        of(
+            "nothing is changed",
+            "The parameters stay as they are: the new ones are never put in their place.",
+            "w = w",
+            changed(lambda m, s, g, x, lr: {}),
+        ),
+        of(
+            "accumulate-twice",
+            "Each gradient is added twice, once by the layer and once by the loop around it.",
+            "w = w - 2 lr grad",
+            changed(lambda m, s, g, x, lr: {r: s[r] - 2 * lr * g[r] for r in ROLES}),
+        ),
+        of(
+            "updated twice",
+            "The step is divided by the batch size, which the loss's mean has already done.",
+            "w = w - lr grad / N",
+            changed(lambda m, s, g, x, lr: {r: s[r] - lr * g[r] / len(x) for r in ROLES}),
+        ),
+    ]
 
 
 def _run(rule: Rule) -> Callable[[Probe], Tensors]:
@@ -234,10 +306,13 @@ def _network_draw(seed: int) -> list[Probe]:
         state = {name: np.array(value) for name, value in network.double().state_dict().items()}
         batches = [(rng.standard_normal((12, WIDTH)), rng.integers(0, WIDTH, 12)) for _ in range(5)]
         settings = {
-            "optimizer": setup.name, "arguments": dict(setup.settings), "clip": setup.clip, "seed": i,
+            "optimizer": setup.name,
+            "arguments": dict(setup.settings),
+            "clip": setup.clip,
+            "seed": i,
             "scheduler": None if setup.scheduler is None else [setup.scheduler[0], dict(setup.scheduler[1])],
             "norm_momentum": None if i == 0 else 0.1,
-        }  # fmt: skip
+        }
         extra = {"batches": batches, "settings": settings, "whole": True}
         probes.append(Probe(state, np.zeros(5), {}, seed=i, batch=12, extra=extra))
     return probes
@@ -253,7 +328,11 @@ def train(state: dict[str, Array], batches: Any, settings: dict[str, Any]) -> li
     setup = Setup(settings["optimizer"], settings["arguments"], scheduler, settings["clip"])
     optimizer = setup.optimizer(nn.optim, network.parameters())
     engine = ReferenceEngine(
-        network, nn.CrossEntropyLoss(), optimizer, setup.schedule(nn.optim.lr_scheduler, optimizer), setup.clip
+        network,
+        nn.CrossEntropyLoss(),
+        optimizer,
+        setup.schedule(nn.optim.lr_scheduler, optimizer),
+        setup.clip,
     )
     states = []
     for x, labels in batches:
@@ -280,11 +359,15 @@ def _network_suspects() -> list[Suspect]:
 
 STEP = "w_t = w_(t-1) - lr · dL/dw at w_(t-1)      each of the shape of w, L the loss of batch t"
 WORDS = {
-    **{role: ("Each step goes along the gradient of this batch's loss at the parameters before the step.", STEP)
-       for role in ROLES},
-    "output": ("The loss of a batch is that of the parameters before the step.",
-               "loss = mean_n -log p[n, label[n]], p = softmax of the scores      ()"),
-}  # fmt: skip
+    **dict.fromkeys(
+        ROLES,
+        ("Each step goes along the gradient of this batch's loss at the parameters before the step.", STEP),
+    ),
+    "output": (
+        "The loss of a batch is that of the parameters before the step.",
+        "loss = mean_n -log p[n, label[n]], p = softmax of the scores      ()",
+    ),
+}
 
 
 def _stored(args: Any) -> dict[str, Array]:
@@ -292,13 +375,44 @@ def _stored(args: Any) -> dict[str, Array]:
 
 
 TRAINING = [
-    Subject("training", "training of an MLP by SGD", ("training", "train_step", "train", "sgd_step"), _draw, _evaluate,
-            _suspects, {"parameters": ["params", "weights", "p", "theta", "state", "model", "net", "network"], "x": X,
-                        "labels": TARGET, "lr": ["learning_rate", "eta", "rate", "alpha", "step_size"], **MLP_NAMES},
-            ROLES, {"lr": None}, WORDS, kind="training", planned=lambda probe, plan: _steps(probe, _usual(plan)),
-            layouts=(Layout("your weights are stored (in, out); that is as good as (out, in)", _stored,
-                            lambda name, a: a.swapaxes(1, 2) if name in ("w1", "w2") and a.ndim == 3 else a),)),
-    Subject("network", "a whole engine: network, loss, optimizer, schedule", ("network", "engine"), _network_draw, _network,
-            _network_suspects, {"parameters": ["state", "params"], "batches": ["data"], "settings": ["setup", "options"]},
-            (), {}, {}, kind="training"),
-]  # fmt: skip
+    Subject(
+        "training",
+        "training of an MLP by SGD",
+        ("training", "train_step", "train", "sgd_step"),
+        _draw,
+        _evaluate,
+        _suspects,
+        {
+            "parameters": ["params", "weights", "p", "theta", "state", "model", "net", "network"],
+            "x": X,
+            "labels": TARGET,
+            "lr": ["learning_rate", "eta", "rate", "alpha", "step_size"],
+            **MLP_NAMES,
+        },
+        ROLES,
+        {"lr": None},
+        WORDS,
+        kind="training",
+        planned=lambda probe, plan: _steps(probe, _usual(plan)),
+        layouts=(
+            Layout(
+                "your weights are stored (in, out); that is as good as (out, in)",
+                _stored,
+                lambda name, a: a.swapaxes(1, 2) if name in ("w1", "w2") and a.ndim == 3 else a,
+            ),
+        ),
+    ),
+    Subject(
+        "network",
+        "a whole engine: network, loss, optimizer, schedule",
+        ("network", "engine"),
+        _network_draw,
+        _network,
+        _network_suspects,
+        {"parameters": ["state", "params"], "batches": ["data"], "settings": ["setup", "options"]},
+        (),
+        {},
+        {},
+        kind="training",
+    ),
+]

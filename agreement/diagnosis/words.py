@@ -9,8 +9,11 @@ WIDTH = 100
 
 def text_of(diagnosis: Diagnosis) -> str:
     """Return all of it, in lines of at most 100 characters but for formulas."""
-    lines = [f"{diagnosis.file}: {diagnosis.subject}, {diagnosis.probes} probes" if diagnosis.probes
-             else f"{diagnosis.file}: {diagnosis.subject}"]  # fmt: skip
+    lines = [
+        f"{diagnosis.file}: {diagnosis.subject}, {diagnosis.probes} probes"
+        if diagnosis.probes
+        else f"{diagnosis.file}: {diagnosis.subject}"
+    ]
     lines.append("")
     width = max((len(part.name) for part in diagnosis.parts), default=0)
     for part in diagnosis.parts:

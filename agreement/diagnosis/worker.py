@@ -174,15 +174,21 @@ def find_pair(module: types.ModuleType, subject: list[str]) -> tuple[Any, Any, A
     functions = {n: f for n, f in found.items() if not inspect.isclass(f) and not hasattr(f, "backward")}
     objects = {n: c for n, c in found.items() if is_class(c, "backward")}
     objects |= {
-        n: c for n, c in vars(module).items() if not inspect.isclass(c) and callable(getattr(c, "backward", 0))
+        n: c
+        for n, c in vars(module).items()
+        if not inspect.isclass(c) and callable(getattr(c, "backward", 0))
     }
-    objects = {n: c for n, c in objects.items() if getattr(c, "__module__", "learner") == "learner"} or objects
+    objects = {
+        n: c for n, c in objects.items() if getattr(c, "__module__", "learner") == "learner"
+    } or objects
     backwards = [name for name in functions if BACKWARD.search(name)]
     own_backwards = [n for n in backwards if getattr(functions[n], "__module__", "") == "learner"]
     if "backward" not in functions and objects and not any("backward" in n.lower() for n in own_backwards):
         return objects[best(list(objects), subject, subject[0]) or ""], None, None
     if not backwards:
-        backwards = own_backwards = [n for n in functions if re.match(r"d_?[a-zA-Z]|.*_(d|der|prime)$", n) and len(functions) > 1]
+        backwards = own_backwards = [
+            n for n in functions if re.match(r"d_?[a-zA-Z]|.*_(d|der|prime)$", n) and len(functions) > 1
+        ]
     backward = best(own_backwards or backwards, subject, "backward")
     if backward is None:
         return None, None, None
@@ -240,7 +246,9 @@ def assign(
     roles: dict[str, str] = {}
     for p in parameters:
         role = names.role(p.name, [r for r in [*values, *options] if r not in roles.values()])
-        if role is not None and not (isinstance(p.default, bool) and isinstance(values.get(role), np.ndarray)):
+        if role is not None and not (
+            isinstance(p.default, bool) and isinstance(values.get(role), np.ndarray)
+        ):
             roles[p.name] = role
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     unknown = [p.name for p in parameters if p.name not in roles and p.kind in plain and p.default is p.empty]
@@ -252,7 +260,9 @@ def assign(
         positional, keywords = [], {}
         for p in parameters:
             if p.kind is p.VAR_POSITIONAL:
-                rest = [role for role in order if role in values and role not in (*optional, *mapping.values())]
+                rest = [
+                    role for role in order if role in values and role not in (*optional, *mapping.values())
+                ]
                 positional += [values[role] for role in rest]
             elif p.kind is p.VAR_KEYWORD:
                 continue
@@ -309,6 +319,7 @@ def call(where: str, function: Callable[..., Any], ways: list[Any]) -> tuple[Any
 
 def split_output(result: Any, shape: list[int]) -> tuple[Any, Any, bool]:
     """Return (y, cache, whether there is a cache) of what forward returned."""
+
     def fits(value: Any) -> bool:
         try:
             return list(np.shape(value)) == shape
@@ -360,9 +371,10 @@ class Operation:
         skipped = [
             key
             for key, value in options.items()
-            if differs(value, defaults.get(key)) and not any(accepts(f, key, self.names) for f in places)
+            if differs(value, defaults.get(key))
+            and not any(accepts(f, key, self.names) for f in places)
             and not hasattr(owner, key)
-        ]  # fmt: skip
+        ]
         if skipped:
             return {"skipped": skipped}
         inputs = [name for name in values if name not in probe["parameters"] or owner is None]
@@ -371,7 +383,9 @@ class Operation:
         if owner is not None and not report.get("loss"):
             first = report["attributes"]
             with contextlib.suppress(Failed):
-                report["second"] = self.once(owner, forward, backward, values, inputs, {"changed": []})["attributes"]
+                report["second"] = self.once(owner, forward, backward, values, inputs, {"changed": []})[
+                    "attributes"
+                ]
             report["like_parameter"] = [n for n in first if self.holds_grad(owner, n)]
         return report
 
@@ -387,7 +401,9 @@ class Operation:
         parameters = self.parameters(owner, values) if owner is not None else {}
         if forward is not None:
             order = [key for key in inputs if key != "rng"]
-            result, mapping, lists = call("forward", forward, assign(forward, given, order, names, options, optional))
+            result, mapping, lists = call(
+                "forward", forward, assign(forward, given, order, names, options, optional)
+            )
             y, cache, has_cache = split_output(result, probe["output_shape"])
             found |= {"forward": encode(y), "forward_roles": sorted(set(mapping.values())), "lists": lists}
             found["forward_is_tuple"] = isinstance(result, tuple | list) and has_cache
@@ -408,20 +424,31 @@ class Operation:
             pool["cache"] = cache
         if y is not None:
             pool["output"] = y if isinstance(y, np.ndarray) else np.asarray(y) if not has_cache else y
-        order = (["cache", "upstream"] if has_cache else ["upstream", *[k for k in inputs if k != "rng"]])
+        order = ["cache", "upstream"] if has_cache else ["upstream", *[k for k in inputs if k != "rng"]]
         needed = [p for p in parameters_of(backward) or [] if p.default is p.empty and p.kind not in (2, 4)]
         kept = [(array, array.copy()) for array in arrays_in(cache)]
         keys = sorted(map(str, cache)) if isinstance(cache, dict) else None
         count = len(cache) if isinstance(cache, list | dict) else None
         y_kept = copy.deepcopy(y) if isinstance(y, np.ndarray) else None
-        known = Names({**names.roles, **{role: [*names.roles.get(role, ()), p] for p, role in mapping.items()}})
+        known = Names(
+            {**names.roles, **{role: [*names.roles.get(role, ()), p] for p, role in mapping.items()}}
+        )
         if has_cache and forward is not None:
             self.name_cache(backward, cache, mapping, known, pool)
-        ways = assign(backward, pool, order, known, options, tuple(inputs) if has_cache or owner is not None else optional)
+        ways = assign(
+            backward,
+            pool,
+            order,
+            known,
+            options,
+            tuple(inputs) if has_cache or owner is not None else optional,
+        )
         result, used, lists = call("backward", backward, ways)
         found |= {"backward": encode(result), "backward_roles": sorted(set(used.values()))}
         found["lists"] = found.get("lists", False) or lists
-        found["no_upstream"] = "upstream" not in used.values() and not lists and parameters_of(backward) is not None
+        found["no_upstream"] = (
+            "upstream" not in used.values() and not lists and parameters_of(backward) is not None
+        )
         if len(needed) and found["no_upstream"] and any(p.kind == 2 for p in parameters_of(backward) or []):
             found["no_upstream"] = False
         changed = report["changed"]
@@ -455,7 +482,9 @@ class Operation:
 
         Where forward returned several values besides y, and backward has as many arguments left, each gets one.
         """
-        needed = [p.name for p in parameters_of(backward) or [] if p.default is p.empty and p.kind not in (2, 4)]
+        needed = [
+            p.name for p in parameters_of(backward) or [] if p.default is p.empty and p.kind not in (2, 4)
+        ]
         rest = [n for n in needed if n not in mapping and known.role(n, ["cache", "upstream"]) is None]
         rest = [n for n in rest if n.lower() not in ("y", "out", "output", "rng")]
         if any(known.role(n, ["cache"]) for n in needed):
@@ -491,7 +520,11 @@ class Operation:
             sizes = probe["sizes"]
             extra = {"rng": np.random.default_rng(probe["seed"])}
             ways = assign(self.kind, parameters | sizes | extra, list(sizes), self.names, options)
-            ways += [([], {}, {})] if all(p.default is not p.empty for p in parameters_of(self.kind) or []) else []
+            ways += (
+                [([], {}, {})]
+                if all(p.default is not p.empty for p in parameters_of(self.kind) or [])
+                else []
+            )
             ways += [(list(sizes.values()), {}, {})]
             owner, _, _ = call("the constructor", self.kind, ways)
         state = {name: values[name].copy() for name in probe["parameters"]}
@@ -523,6 +556,7 @@ class Operation:
         for name in attributes:
             if self.names.role(name, [role]) or self.names.role(name.lstrip("_"), [role]):
                 return name
+
         def shape_of(name: str) -> Any:
             held = getattr(owner, name)
             held = getattr(held, "data", held) if hasattr(held, "grad") else held
@@ -580,9 +614,10 @@ class Optimizer:
         classes = {n: c for n, c in found.items() if is_class(c, "step") or is_class(c, "update")}
         own = {n: c for n, c in classes.items() if getattr(c, "__module__", "") == "learner"}
         functions = {
-            n: f for n, f in found.items()
+            n: f
+            for n, f in found.items()
             if not inspect.isclass(f) and (STEP.search(n) or any(s in n.lower() for s in subject))
-        }  # fmt: skip
+        }
         own_functions_ = {n: f for n, f in functions.items() if getattr(f, "__module__", "") == "learner"}
         functions = own_functions_ or (functions if not own else {})
         self.kind = self.function = None
@@ -613,7 +648,9 @@ class Optimizer:
             for key, value in options.items()
             if differs(value, defaults.get(key)) and not any(accepts(f, key, self.names) for f in places)
         ]
-        if {"betas", "beta1", "beta2"} & set(options) and ("betas" not in skipped or not {"beta1", "beta2"} & set(skipped)):
+        if {"betas", "beta1", "beta2"} & set(options) and (
+            "betas" not in skipped or not {"beta1", "beta2"} & set(skipped)
+        ):
             skipped = [key for key in skipped if not key.startswith("beta")]  # in one form or the other
         if skipped:
             return {"skipped": skipped}
@@ -643,7 +680,9 @@ class Optimizer:
             values = {"w": w, "grad": grad.copy(), **state, "state": memory, "t": t}
             options = {**options, "lr": probe["lrs"][t - 1]}
             result, mapping, lists = call(
-                "the step", self.function, assign(self.function, values, ["w", "grad", *state], self.names, options)
+                "the step",
+                self.function,
+                assign(self.function, values, ["w", "grad", *state], self.names, options),
             )
             if not lists and not same(values["grad"], grad):
                 self.changed.append(["the step", "grad"])
@@ -656,10 +695,16 @@ class Optimizer:
                     elif role:
                         state[role] = np.asarray(value)
             elif isinstance(result, tuple) or (isinstance(result, list) and not only_numbers(result)):
-                arrays = [np.asarray(v) for v in items if not isinstance(v, dict) and np.shape(v) == start.shape]
+                arrays = [
+                    np.asarray(v) for v in items if not isinstance(v, dict) and np.shape(v) == start.shape
+                ]
                 memory = next((v for v in items if isinstance(v, dict)), memory)
                 count = max(count, len(arrays))
-                for role, value in zip([o for o in order][: max(len(arrays), 0)] if len(arrays) > 1 else ["w"], arrays, strict=False):
+                for role, value in zip(
+                    [o for o in order][: max(len(arrays), 0)] if len(arrays) > 1 else ["w"],
+                    arrays,
+                    strict=False,
+                ):
                     if role == "w":
                         w = value
                     else:
@@ -685,7 +730,9 @@ class Optimizer:
 
         def make(*args: Any) -> Any:
             values = {"params": args[0]} if args else {}
-            owner, _, _ = call("the constructor", self.kind, assign(self.kind, values, list(values), self.names, options))
+            owner, _, _ = call(
+                "the constructor", self.kind, assign(self.kind, values, list(values), self.names, options)
+            )
             return owner
 
         def torch_like() -> list[Any]:
@@ -721,7 +768,11 @@ class Optimizer:
             return seen
 
         wants = any(self.names.role(p.name, ["params"]) for p in parameters_of(self.kind) or [])
-        needed = [p for p in parameters_of(getattr(self.kind, "step", None) or self.kind.update) or [] if p.default is p.empty]
+        needed = [
+            p
+            for p in parameters_of(getattr(self.kind, "step", None) or self.kind.update) or []
+            if p.default is p.empty
+        ]
         ways = [lambda: pair(False, False), lambda: pair(False, True)] if not wants else []
         ways += [torch_like] if not needed or wants else []
         ways += [lambda: pair(True, True), lambda: pair(True, False)]
@@ -760,14 +811,18 @@ class Training:
         if probe.get("whole"):
             batches = [(decode(x), decode(t)) for x, t in probe["batches"]]
             values = {"parameters": parameters, "batches": batches, "settings": probe["settings"]}
-            result, _, _ = call("train", self.function, assign(self.function, values, list(values), self.names, {}))
+            result, _, _ = call(
+                "train", self.function, assign(self.function, values, list(values), self.names, {})
+            )
             return {"states": [encode(state) for state in result], "losses": [], "changed": []}
         for x, labels in probe["batches"]:
             given = {"x": decode(x), "labels": decode(labels)}
             kept = {key: value.copy() for key, value in given.items()}
             values = (dict(parameters) if wide else {"parameters": parameters}) | given
             order = list(values)
-            result, _, _ = call("the step", self.function, assign(self.function, values, order, self.names, probe["options"]))
+            result, _, _ = call(
+                "the step", self.function, assign(self.function, values, order, self.names, probe["options"])
+            )
             items = list(result) if isinstance(result, tuple | list) else [result]
             for item in items:
                 if isinstance(item, dict) and set(map(str, item)) & set(parameters):
@@ -819,15 +874,21 @@ KINDS: dict[str, Any] = {"operation": Operation, "optimizer": Optimizer, "traini
 
 def limit(job: dict[str, Any]) -> None:
     """Set limits that the code cannot lift: memory, size of files, no dumps; and a clock of CPU time."""
-    for what, value in ((resource.RLIMIT_AS, job["memory"]), (resource.RLIMIT_FSIZE, job["file_size"]), (resource.RLIMIT_CORE, 0)):
+    for what, value in (
+        (resource.RLIMIT_AS, job["memory"]),
+        (resource.RLIMIT_FSIZE, job["file_size"]),
+        (resource.RLIMIT_CORE, 0),
+    ):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(what, (value, value))
 
-    def stop(signum: int, frame: Any) -> None:
-        raise TooLong
+    def look(signum: int, frame: Any) -> None:
+        if time.process_time() > job["seconds"]:
+            raise TooLong
 
-    signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, job["seconds"], 0.2)
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    os.register_at_fork(after_in_child=lambda: os._exit(0))  # children would do the work again
 
 
 def main() -> None:
@@ -856,9 +917,9 @@ def main() -> None:
                 send({"probe": number, "error": failure(failed.error, failed.where, path)})
                 if isinstance(failed.error, MemoryError | SystemExit):
                     break
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     except (Exception, SystemExit, KeyboardInterrupt, TooLong) as error:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         send({"error": failure(error, where, path)})
     send({"done": True, "gone": not os.path.exists(path)})  # noqa: PTH110
     channel.close()

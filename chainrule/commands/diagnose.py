@@ -10,9 +10,12 @@ from chainrule.errors import ChainruleError, WrongUsage
 
 
 def diagnose(
-    file: Annotated[Path, typer.Argument(help="A Python file with forward and backward, or step.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="A Python file with forward and backward, or step.", show_default=False)
+    ],
     subject: Annotated[
-        str | None, typer.Option("--as", help="What it is, as linear or adam.", show_default="the file's name")
+        str | None,
+        typer.Option("--as", help="What it is, as linear or adam.", show_default="the file's name"),
     ] = None,
     seconds: Annotated[float, typer.Option(help="CPU time that the file may use.")] = 5.0,
     memory: Annotated[float, typer.Option(help="Memory that the file may use, in GB.")] = 2.0,
