@@ -1,17 +1,19 @@
 """A class: every learner's file of every exercise, and what the room has not understood."""
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, WrongUsage
 from chainrule.exercises.catalogue import Exercise
-from chainrule.exercises.grading import Grade, Mistake, PartGrade, grade
+from chainrule.exercises.grading import Grade, Mistake, PartGrade, grade, printable
 
 
 @dataclass(frozen=True)
@@ -142,22 +144,38 @@ def grade_room(
             grades[number] = _one(one, options)
             report(len(grades), len(found))
     else:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        # Ctrl-C is for this process, which then waits for the files that are being graded, and no others.
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_ignore_ctrl_c) as pool:
             waiting = {pool.submit(_one, one, options): number for number, one in enumerate(found)}
-            for future in as_completed(waiting):
-                grades[waiting[future]] = future.result()
-                report(len(grades), len(found))
+            try:
+                for future in as_completed(waiting):
+                    grades[waiting[future]] = future.result()
+                    report(len(grades), len(found))
+            except BrokenProcessPool:
+                what = "a grading process was killed, perhaps for want of memory: try --jobs 1"
+                raise ChainruleError(what) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return Room(tuple((one.learner, grades[number]) for number, one in enumerate(found)), tuple(left_out))
 
 
+def _ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _one(submission: Submission, options: dict[str, Any]) -> Grade:
-    """Grade one file; one that cannot be graded must not end the others."""
+    """Grade one file. One that cannot be graded, if by a defect of ours, must not cost the others theirs."""
     exercise, path = submission.exercise, submission.path
     try:
         return grade(exercise, path, **options)
-    except (ChainruleError, OSError) as error:
-        parts = tuple(PartGrade(name, 0, points, str(error)) for name, points in exercise.points.items())
-        return Grade(exercise.name, str(path), parts, (Mistake("cannot be graded", str(error)),), str(error))
+    except WrongUsage:
+        raise
+    except Exception as error:
+        known = isinstance(error, ChainruleError | OSError)
+        words = printable(str(error) if known else f"the grader failed: {type(error).__name__}: {error}")
+        parts = tuple(PartGrade(name, 0, points, words) for name, points in exercise.points.items())
+        return Grade(exercise.name, str(path), parts, (Mistake("cannot be graded", words),), words)
 
 
 def _processors() -> int:

@@ -114,11 +114,12 @@ def test_junit_has_a_test_for_each_part_and_survives_any_character():
     bad = Problem("exception", 'ValueError: \x00\x1b[31m <&" \ud800')
     grades = [
         ("ana", from_diagnosis(LINEAR, finding())),
-        ("bo", from_diagnosis(LINEAR, finding(only=[], problems=(bad,)))),
+        ("bo", replace(from_diagnosis(LINEAR, finding(only=[], problems=(bad,))), file="\x01.py")),
     ]
     root = ElementTree.fromstring(junit.to_junit(grades).encode("utf-8"))
     assert [suite.get("name") for suite in root] == ["ana.linear", "bo.linear"]
     assert [(suite.get("tests"), suite.get("failures")) for suite in root] == [("5", "0"), ("5", "5")]
+    assert root[1].get("file") == "?.py"
     first = root[1][0]
     assert (first.get("classname"), first.get("name")) == ("bo.linear", "output")
     assert first.find("failure").get("message") == '0 of 1 points: ValueError: ??[31m <&" ?'
@@ -181,6 +182,23 @@ def test_a_class_as_json_and_junit(handed_in, tmp_path, capsys):
     assert data["learners"]["ana"][0]["points"] == 5
     assert data["mistakes"][0]["learners"] == ["ana", "cy"]
     assert len(ElementTree.parse(xml).getroot()) == 4
+
+
+def test_one_file_that_breaks_the_grader_costs_nobody_else_a_grade(handed_in, found, capsys):
+    del found["transposed"]  # the diagnosis raises KeyError
+    assert run(["grade", "--all", str(handed_in), "--jobs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "2 x cannot be graded (linear): ana, cy" in out
+    assert "the grader failed: KeyError: 'transposed'" in out
+    assert out.count("7/7") == 1
+
+
+def test_a_class_is_graded_by_several_processes(tmp_path, capsys):
+    for learner in ("ana", "bo"):
+        (tmp_path / learner).mkdir()
+        (tmp_path / learner / "relu.py").write_text("def forward(x): return x\n")
+    assert run(["grade", "--all", str(tmp_path), "--jobs", "2"]) == 0
+    assert "2 x function missing (relu): ana, bo" in capsys.readouterr().out
 
 
 def test_one_file_for_each_learner(tmp_path, found, capsys):
