@@ -6,13 +6,15 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agreement import diagnosis
 from agreement.diagnosis import Candidate, Diagnosis, Part, Problem
 from chainrule.cli import run
 from chainrule.errors import ChainruleError
 from chainrule.exercises import catalogue, junit, room
-from chainrule.exercises.grading import Mistake, from_diagnosis, grade
+from chainrule.exercises.grading import Grade, Mistake, PartGrade, from_diagnosis, grade
 
 LINEAR = catalogue.find("linear")
 TRANSPOSED = Candidate(
@@ -124,6 +126,22 @@ def test_junit_has_a_test_for_each_part_and_survives_any_character():
     assert (first.get("classname"), first.get("name")) == ("bo.linear", "output")
     assert first.find("failure").get("message") == '0 of 1 points: ValueError: ??[31m <&" ?'
     assert {p.get("name"): p.get("value") for p in first.iter("property")} == {"points": "0", "out_of": "1"}
+
+
+@given(text=st.text(), learner=st.text(min_size=1))
+def test_any_text_makes_junit_that_can_be_read(text, learner):
+    graded = Grade("linear", text, (PartGrade("output", 0, 1, text),), (), text)
+    root = ElementTree.fromstring(junit.to_junit([(learner, graded)]).encode("utf-8"))
+    assert len(root.findall(".//failure")) == 1
+
+
+@given(wrong=st.sets(st.sampled_from(["output", "grad of x", "grad of weight", "grad of bias"])))
+def test_the_points_are_those_of_the_parts_that_are_right(wrong):
+    graded = from_diagnosis(LINEAR, finding(*wrong))
+    right = {"output", "grad of x", "grad of weight", "grad of bias"} - wrong
+    assert graded.points == sum(LINEAR.points[name] for name in right) + bool(right)
+    assert graded.full == (not wrong)
+    assert bool(graded.mistakes) == bool(wrong)
 
 
 # -- the command ----------------------------------------------------------------------------------------
