@@ -112,7 +112,7 @@ def _listen(
     def read_results() -> None:
         size = 0
         with os.fdopen(receive, "rb") as channel:
-            while chunk := channel.read1(65536):  # type: ignore[attr-defined]
+            while chunk := channel.read1(65536):
                 size += len(chunk)
                 if size > _ANSWER:
                     stop("large")
@@ -120,8 +120,8 @@ def _listen(
                 parts.append(chunk)
 
     def read_output() -> None:
-        assert process.stdout is not None
-        while chunk := process.stdout.read1(65536):  # type: ignore[attr-defined]
+        stream: Any = process.stdout
+        while chunk := stream.read1(65536):
             answer.printed += len(chunk)
             head.extend(chunk[: max(0, _KEPT - len(head))])
             if answer.printed > _FLOOD:

@@ -21,7 +21,8 @@ Plan = Mapping[int, Sequence[Mutant]]
 class Link:
     """One layer: ``make(probe)`` constructs it, ``roles`` says which argument each of its parameters is.
 
-    ``row`` is its row in the table of operations, whose mutants are suspected, ``label`` what a learner calls it.
+    ``row`` is its row in the table of operations, whose mutants are suspected, ``label`` what a
+    learner calls it.
     """
 
     make: Callable[[Probe], nn.Module]
@@ -32,7 +33,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Chain:
-    """Links in the order of forward; a loss takes "target" besides, and ``again`` is a second use of link 0."""
+    """Links in the order of forward; the last one, if it is a loss, takes "target" besides."""
 
     links: tuple[Link, ...]
     input: str = "x"

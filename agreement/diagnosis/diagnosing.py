@@ -43,8 +43,8 @@ def diagnose(
     """Run a learner's code on probes, and say which mistake it looks like.
 
     ``file`` is a Python file; it is run in a process of its own, within ``limits``. ``subject`` is a name of
-    `SUBJECTS`; if None, the file says it (``SUBJECT = "linear"``) or is called so. ``code`` takes the place of
-    the file with functions and classes by name, run in this process and without limits: for code that is
+    `SUBJECTS`; if None, the file says it (``SUBJECT = "linear"``) or is called so. ``code`` takes the place
+    of the file with functions and classes by name, run in this process and without limits: for code that is
     trusted. Raises OSError when the file cannot be read and UnknownSubject for an unknown subject.
     """
     if file is None:
@@ -75,17 +75,18 @@ def diagnose(
 
 
 def subject_of(path: Path, tree: ast.Module | None, name: str | None = None) -> Subject:
-    """Return the subject that a file is about, by its ``SUBJECT = "..."``, its name, or its functions' names."""
+    """Return the subject that a file is about, by its ``SUBJECT``, its name, or its functions' names."""
     known = ", ".join(SUBJECTS)
     if name is not None:
         raise UnknownSubject(f"'{name}' is no subject; there are {known}")
     body = tree.body if tree is not None else []
     for node in body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            if any(isinstance(t, ast.Name) and t.id == "SUBJECT" for t in node.targets):
-                if node.value.value in SUBJECTS:
-                    return SUBJECTS[str(node.value.value)]
-                raise UnknownSubject(f"{path.name}: SUBJECT is {node.value.value!r}; there are {known}")
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
+            continue
+        if any(isinstance(t, ast.Name) and t.id == "SUBJECT" for t in node.targets):
+            if node.value.value in SUBJECTS:
+                return SUBJECTS[str(node.value.value)]
+            raise UnknownSubject(f"{path.name}: SUBJECT is {node.value.value!r}; there are {known}")
     names = [n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     for text in (path.stem, *names):
         text = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower())
@@ -98,11 +99,12 @@ def subject_of(path: Path, tree: ast.Module | None, name: str | None = None) -> 
         if fitting:
             return max(fitting, key=lambda found: found[:2])[2]
     raise UnknownSubject(
-        f'{path.name}: nothing says what this is; name it with --as, or write SUBJECT = "..." into the file: {known}'
+        f"{path.name}: nothing says what this is; name it with --as, or write "
+        f'SUBJECT = "..." into the file: {known}'
     )
 
 
-# -- running --------------------------------------------------------------------------------------------------
+# -- running --------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -194,7 +196,7 @@ def problems_of(answer: Answer, limits: Limits) -> list[Problem]:
     return _ends(answer, limits) + _raised([m for m in answer.messages if "probe" in m], {})
 
 
-# -- looking at what came back ----------------------------------------------------------------------------------
+# -- looking at what came back --------------------------------------------------------------------------
 
 
 def _look(
@@ -204,7 +206,7 @@ def _look(
     probes = subject.probes(seed)
     shown = [replace(p, args=layout.change(p.args)) for p in probes] if layout else probes
     answer = runner.run(shown)
-    found = next((m["found"] for m in answer.messages if "found" in m), {})
+    found: dict[str, Any] = next((m["found"] for m in answer.messages if "found" in m), {})
     problems, notes = _ends(answer, runner.limits), _remarks(answer)
     base = Diagnosis(
         runner.path.name, subject.name, False, "problem", problems=tuple(problems), notes=tuple(notes)
@@ -279,7 +281,8 @@ def _ends(answer: Answer, limits: Limits) -> list[Problem]:
     problems = []
     line = f", in line {answer.line}" if answer.line else ""
     if answer.ended == "slow":
-        words = f"it was stopped after {3 * limits.seconds:g} seconds: it waits for something, or never ends{line}"
+        seconds = f"{3 * limits.seconds:g} seconds"
+        words = f"it was stopped after {seconds}: it waits for something, or never ends{line}"
         problems.append(Problem("time", words, answer.line))
     elif answer.ended == "flood":
         problems.append(Problem("output", f"it was stopped after printing {answer.printed / 2**20:.0f} MB"))
@@ -456,26 +459,23 @@ def _evidence(
         for e in evidence:
             for role in e.probe.mutable:
                 e.found.pop(role, None)
-    shapes = [a.shape for n, a in rights[0].items() if n.startswith("grad of ")]
-    order = {}
-    for position, (key, array) in enumerate(leaves(chosen[0][1].get("backward"), shapes)):
-        for name, value in evidence[0].found.items():
-            if (
-                value is not None
-                and array is not None
-                and layout is None
-                and value.shape == array.shape
-                and value is not None
-            ):
-                if (
-                    np.array_equal(value, array, equal_nan=True)
-                    and name.startswith("grad of ")
-                    and name not in order
-                ):
-                    order[name] = position
-                    break
-        del key
+    order = {} if layout is not None else _order(evidence[0], rights[0], chosen[0][1])
     return evidence, list(dict.fromkeys(notes)), order
+
+
+def _order(evidence: Evidence, right: Tensors, report: Report) -> dict[str, int]:
+    """Return the place that each gradient had among those returned."""
+    shapes = [a.shape for name, a in right.items() if name.startswith("grad of ")]
+    order: dict[str, int] = {}
+    for position, (_, array) in enumerate(leaves(report.get("backward"), shapes)):
+        for name, value in evidence.found.items():
+            fits = (
+                name.startswith("grad of ") and name not in order and value is not None and array is not None
+            )
+            if fits and np.array_equal(value, array, equal_nan=True):  # type: ignore[arg-type]
+                order[name] = position
+                break
+    return order
 
 
 def _plain(array: Array | None, right: Array) -> Array | None:
@@ -484,7 +484,7 @@ def _plain(array: Array | None, right: Array) -> Array | None:
 
 
 def _of_optimizer(subject: Subject, chosen: Any) -> tuple[list[Evidence], list[str], dict[str, int]]:
-    """Take of the orders in which the returned arrays may be meant the one that comes nearest to the truth."""
+    """Take the order of the returned arrays that comes nearest to the truth."""
     rights = [subject.evaluate(probe) for probe, _ in chosen]
     orders = dict.fromkeys(order for _, report in chosen for order in report["variants"])
     best, least = "", np.inf
@@ -590,7 +590,7 @@ def _how(found: Array | None, right: Array) -> str:
     return f"is off by {share} of its largest value, shape {found.shape}"
 
 
-# -- words of a candidate -------------------------------------------------------------------------------------
+# -- words of a candidate -------------------------------------------------------------------------------
 
 
 @dataclass
@@ -706,13 +706,14 @@ def _digits(search: Search, wrong: bool) -> list[str]:
             named = f": it looks like {same[0]}" if same else ""
             digits = -np.log10(error)
             notes.append(
-                f"{name} is right to {digits:.0f} of 16 digits, as float32 or a difference quotient gives{named}"
+                f"{name} is right to {digits:.0f} of 16 digits, as float32 or a difference quotient "
+                f"gives{named}"
             )
             break
     return notes[:2]
 
 
-# -- layouts --------------------------------------------------------------------------------------------------
+# -- layouts --------------------------------------------------------------------------------------------
 
 
 def _failed(diagnosis: Diagnosis) -> bool:

@@ -84,7 +84,8 @@ def _conv_extra(chain: Chain) -> list[Suspect]:
         ),
         own(
             "the kernel turned in both directions",
-            "Forward and backward slide the kernel turned by 180 degrees: a true convolution, where networks correlate.",
+            "Forward and backward slide the kernel turned by 180 degrees: a true convolution, where "
+            "networks correlate.",
             "y[r] = sum_i x[r + i] weight[k - 1 - i]",
             chain.everything,
             lambda p, t: turned_both(p),
@@ -136,12 +137,14 @@ def _conv_extra(chain: Chain) -> list[Suspect]:
 
 CONV_WORDS = {
     "grad of x": (
-        "A pixel is seen by several windows, and collects the gradients of all outputs that it has a part in.",
+        "A pixel is seen by several windows, and collects the gradients of all outputs that it has a part "
+        "in.",
         "dL/dx[n, c, u, v] = sum over o, r, s of dL/dy[n, o, r, s] · dy[n, o, r, s]/dx[n, c, u, v]"
         "      (N, C, H, W), from (N, C', H', W')",
     ),
     "grad of weight": (
-        "The same kernel is used at every place of every image, so its gradient is a sum over places and images.",
+        "The same kernel is used at every place of every image, so its gradient is a sum over places and "
+        "images.",
         "dL/dweight[o, c, i, j] = sum over n, r, s of dL/dy[n, o, r, s] · dy[n, o, r, s]/dweight[o, c, i, j]"
         "      (C', C, kh, kw), from (N, C', H', W')",
     ),
@@ -152,7 +155,7 @@ CONV_WORDS = {
     ),
 }
 
-# -- pooling --------------------------------------------------------------------------------------------------
+# -- pooling --------------------------------------------------------------------------------------------
 
 POOL_OPTIONS: dict[str, Any] = {"kernel_size": 2, "stride": None, "padding": 0}
 
@@ -243,7 +246,8 @@ def _max_extra(chain: Chain) -> list[Suspect]:
         ),
         own(
             "multiplied by the maximum",
-            "The gradient is multiplied by the maximum itself; the derivative of a maximum is 1 where it is taken.",
+            "The gradient is multiplied by the maximum itself; the derivative of a maximum is 1 where it is "
+            "taken.",
             "grad_x = grad_y y, at the largest",
             chain.everything,
             lambda p, t: {

@@ -52,7 +52,7 @@ def layer(
     )
 
 
-# -- element by element -----------------------------------------------------------------------------------
+# -- element by element ---------------------------------------------------------------------------------
 
 SHAPES = ((5, 4), (3, 7), (5, 4), (6, 2))
 
@@ -69,7 +69,7 @@ def elements(
     aliases: Mapping[str, list[str]] | None = None,
     names: tuple[str, ...] = (),
 ) -> Subject:
-    """Return the subject of an activation. ``others`` are options that one probe takes in place of the default."""
+    """Return the subject of an activation. ``others`` are options that one probe has instead of the usual."""
 
     def draw(rng: np.random.Generator, i: int) -> Probe:
         shape = SHAPES[i]
@@ -270,11 +270,12 @@ def _flatten() -> Subject:
     )
 
 
-# -- linear -------------------------------------------------------------------------------------------------
+# -- linear ---------------------------------------------------------------------------------------------
 
 LINEAR_WORDS = {
     "grad of x": (
-        "Every output of a row depends on every input of that row, so an input collects the gradients of all outputs.",
+        "Every output of a row depends on every input of that row, so an input collects the gradients of "
+        "all outputs.",
         "dL/dx[n, i] = sum_j dL/dy[n, j] · dy[n, j]/dx[n, i]      (N, in), from (N, out)",
     ),
     "grad of weight": (
@@ -418,7 +419,7 @@ def _affine(probe: Probe) -> nn.Module:
     return nn.Linear(weight.shape[-1], weight.shape[0])
 
 
-# -- dropout, softmax ---------------------------------------------------------------------------------------
+# -- dropout, softmax -----------------------------------------------------------------------------------
 
 
 class _Masked(nn.Dropout):
@@ -466,7 +467,10 @@ def _dropout_extra(chain: Chain) -> list[Suspect]:
 
         return change
 
-    words = "What is kept is not scaled by 1 / (1 - p) in the forward, so the mean changes between training and evaluation."
+    words = (
+        "What is kept is not scaled by 1 / (1 - p) in the forward, so the mean changes between training and "
+        "evaluation."
+    )
     return [
         own(
             "dropout-not-scaled",
@@ -548,7 +552,8 @@ def _softmax_extra(chain: Chain) -> list[Suspect]:
         ),
         own(
             "summed over everything",
-            "The sum runs over all rows and classes at once: a row's probabilities depend on its own scores only.",
+            "The sum runs over all rows and classes at once: a row's probabilities depend on its own scores "
+            "only.",
             "y (grad_y - sum(grad_y y)), over everything",
             chain.everything,
             lambda p, t: {"grad of x": through(t["output"], p.upstream, None)},
@@ -655,7 +660,7 @@ CLASSES = {
     )
 }
 
-# -- batch norm -----------------------------------------------------------------------------------------------
+# -- batch norm -----------------------------------------------------------------------------------------
 
 RUNNING = ("running_mean", "running_var")
 
@@ -743,7 +748,8 @@ def _norm_extra(chain: Chain) -> list[Suspect]:
 
 BATCH = {
     "grad of x": (
-        "Mean and variance are made of all rows, so every x of a channel changes every output of that channel.",
+        "Mean and variance are made of all rows, so every x of a channel changes every output of that "
+        "channel.",
         "dL/dx[n, c] = sum_m dL/dy[m, c] · (dy[m, c]/dx[n, c] with mean(x) and var(x) as functions of x)"
         "      (N, C), from (N, C)",
     ),
@@ -815,7 +821,8 @@ LAYERS = [
         observe=_observe_mask,
         explain={
             "grad of x": (
-                "Once the mask is drawn it is a constant, and each output depends on the input in the same place.",
+                "Once the mask is drawn it is a constant, and each output depends on the input in the same "
+                "place.",
                 ELEMENTS,
             )
         },

@@ -84,7 +84,7 @@ def loss(
 def _upstream(rng: np.random.Generator, probe: Probe, kind: str) -> Probe:
     with nn.no_grad():
         y = np.asarray(getattr(nn, kind)(**probe.options)(probe.args["x"], probe.args["target"]))
-    return replace(probe, upstream=np.asarray(rng.uniform(0.5, 2.0, y.shape) * (1.0 if y.shape else 1.0)))
+    return replace(probe, upstream=np.asarray(rng.uniform(0.5, 2.0, y.shape)))
 
 
 def _labels(kind: str) -> Callable[[np.random.Generator, int], Probe]:
@@ -427,7 +427,8 @@ def _bce_extra(chain: Chain) -> list[Suspect]:
 
 ITEM = "dL/dx[n, k] = dL/dloss · dloss/dx[n, k]      (N, C) = () · (N, C)"
 CLASSES = (
-    "Every score of a row is in the sum that normalises the row, so every score gets a gradient; and the mean counts "
+    "Every score of a row is in the sum that normalises the row, so every score gets a gradient; and the "
+    "mean counts "
     "each row by its share.",
     ITEM,
 )
@@ -493,7 +494,8 @@ LOSSES = [
         5,
         layouts=(ONE_HOT,),
         reason=(
-            "Only the log-probability of the label is in the loss, and the mean counts each row by its share.",
+            "Only the log-probability of the label is in the loss, and the mean counts each row by its "
+            "share.",
             ITEM,
         ),
         names=("nll_loss", "negative_log_likelihood"),
@@ -510,7 +512,8 @@ LOSSES = [
         OPTIONS,
         {
             "grad of x": (
-                "Only the probability of the label is in the loss, and the mean counts each row by its share.",
+                "Only the probability of the label is in the loss, and the mean counts each row by its "
+                "share.",
                 ITEM,
             )
         },

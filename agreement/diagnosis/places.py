@@ -1,7 +1,8 @@
-"""Where in a learner's file something is made: the lines of the functions and of the values that they return."""
+"""Where in a learner's file something is made: the lines of functions, and of what they return."""
 
 import ast
 from collections.abc import Sequence
+from typing import Any
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -17,13 +18,15 @@ def function_named(tree: ast.Module | None, name: str | None, inside: str | None
 
 
 def lines_of(function: Function | None, place: int | None, keys: Sequence[str]) -> tuple[int, ...]:
-    """Return the lines that make one of the values that a function returns, the last ones first in importance.
+    """Return the lines that make one of the values that a function returns.
 
     ``place`` is its number among those returned, ``keys`` what it may be called in a dict or an attribute.
     """
     if function is None:
         return ()
-    returned = [n.value for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None]
+    returned: list[ast.expr] = [
+        n.value for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None
+    ]
     found: list[int] = []
     for value in returned:
         part: ast.expr | None = value
@@ -39,6 +42,7 @@ def lines_of(function: Function | None, place: int | None, keys: Sequence[str]) 
             found += (
                 [part.lineno] if not isinstance(part, ast.Call) else [part.lineno, *_made(function, inner)]
             )
+    node: Any
     for node in ast.walk(function):  # self.dW = ..., self.weight.grad = ..., grads["w"] = ...
         targets = (
             node.targets
@@ -68,6 +72,7 @@ def _made(function: Function, names: list[str]) -> list[int]:
 def _assigned(function: Function, name: str) -> list[int]:
     """Return the lines where a variable, or a part of it, is assigned or added to."""
     lines = []
+    node: Any
     for node in ast.walk(function):
         targets = node.targets if isinstance(node, ast.Assign) else []
         if isinstance(node, ast.AugAssign | ast.AnnAssign):

@@ -67,7 +67,7 @@ def leaves(tree: Any, expected: Sequence[tuple[int, ...]]) -> list[tuple[str, Ar
             return [("", row) for row in array]
         return [("", array)]
     if isinstance(tree, dict) and "dict" in tree:
-        found = []
+        found: list[tuple[str, Array | None]] = []
         for key, item in tree["dict"].items():
             array = array_of(item)
             if array is not None:
@@ -107,7 +107,7 @@ def distance(found: Array | None, right: Array) -> float:
 def gradients(
     subject: Subject, reports: Sequence[Mapping[str, Any]], rights: Sequence[Tensors], probes: Sequence[Probe]
 ) -> tuple[list[Found], str]:
-    """Name the gradients of all probes in one way; returns them, and a note on the order if it was not ours."""
+    """Name the gradients of all probes in one way; returns them, and a note if their order was not ours."""
     roles = [role for role in subject.gradients if any(f"grad of {role}" in right for right in rights)]
     names = [f"grad of {role}" for role in roles]
     results: list[Found] = []

@@ -1,4 +1,4 @@
-"""Mistakes that can be made in any gradient: a sign, a mean for a sum, a row left out. Each is one array of a probe."""
+"""Mistakes that can be made in any gradient: a sign, a mean for a sum, a row left out."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ def of(name: str, mistake: str, wrong: str) -> Callable[[Callable[[Case], Array 
     return lambda make: Rule(name, mistake, wrong, make)
 
 
-# -- a constant factor ----------------------------------------------------------------------------------------
+# -- a constant factor ----------------------------------------------------------------------------------
 
 Factor = tuple[str, str, str, Callable[[Probe, Array], float]]
 
@@ -137,7 +137,7 @@ FACTORS: list[Factor] = [
 ]
 
 
-# -- other changes of the right tensor ------------------------------------------------------------------------
+# -- other changes of the right tensor ------------------------------------------------------------------
 
 
 def _rows(case: Case, keep: Any) -> Array | None:

@@ -10,8 +10,9 @@ from agreement.diagnosis.returned import Found
 from agreement.diagnosis.rules import FACTORS, RULES, Case, shapes, swapped
 from agreement.diagnosis.subject import Probe, Subject, Suspect, Tensors
 from agreement.measures import Array
+from agreement.mutants import Mutant
 
-# Of the largest value of a tensor: rounding in float32, and differences instead of derivatives, stay below it.
+# Of the largest value of a tensor: rounding in float32, and difference quotients, stay below it.
 TOLERANCE = 3e-5
 _MOST = 8  # explanations of one tensor that are combined with those of the others
 _MOST_PAIRS = 4000
@@ -38,7 +39,7 @@ class Explanation:
 
 
 def agrees(found: Array | None, expected: Array | None, scale: float = 0.0) -> bool:
-    """Tell whether two tensors are equal but for rounding; relative to the larger of ``scale`` and the values."""
+    """Tell whether two tensors are equal but for rounding, relative to the largest value or ``scale``."""
     if found is None or expected is None:
         return found is expected
     if found.shape != expected.shape:
@@ -203,7 +204,7 @@ class Search:
         return held
 
     def _holds(self, make: Callable[[Case], Array | None], tensors: Sequence[tuple[Case, Array]]) -> bool:
-        """Tell whether a rule gives what was found in all probes, and something else than the right in one."""
+        """Tell whether a rule gives what was found in all probes, and in one something else than right."""
         other = False
         for case, found in tensors:
             try:
@@ -310,7 +311,7 @@ class Search:
                 (one,), (two,) = next(iter(a.plan.values())), next(iter(b.plan.values()))
                 if one.attribute == two.attribute:
                     continue
-                plan = {next(iter(a.plan)): (one, two)}
+                plan: dict[int, tuple[Mutant, ...]] = {next(iter(a.plan)): (one, two)}
             else:
                 plan = {
                     **{k: tuple(v) for k, v in a.plan.items()},

@@ -14,7 +14,7 @@ from agreement.measures import Array
 Change = Callable[[Probe, Tensors], Any]
 
 
-# -- one neuron -----------------------------------------------------------------------------------------------
+# -- one neuron -----------------------------------------------------------------------------------------
 
 
 def _neuron_draw(rng: np.random.Generator, i: int) -> Probe:
@@ -153,7 +153,7 @@ NEURON_WORDS = {
     ),
 }
 
-# -- a bias that is broadcast -----------------------------------------------------------------------------------
+# -- a bias that is broadcast ---------------------------------------------------------------------------
 
 
 def _broadcast_draw(rng: np.random.Generator, i: int) -> Probe:
@@ -250,7 +250,7 @@ BROADCAST_WORDS = {
     ),
 }
 
-# -- an MLP -------------------------------------------------------------------------------------------------------
+# -- an MLP ---------------------------------------------------------------------------------------------
 
 MLP_NAMES = {
     "w1": ["weight1", "W1", "weight_1", "w_1", "w_hidden", "first", "weights1"],
@@ -308,7 +308,8 @@ def _mlp_suspects() -> list[Suspect]:
     def moved(p: Probe, x: Array, z: Array, h: Array, w1: Array, w2: Array, g: Array, lr: float = 0.1) -> Any:
         return _back(p, (g @ (w2 - lr * (g.T @ h))) * (z > 0))
 
-    return MLP.suspects() + [
+    return [
+        *MLP.suspects(),
         of(
             "the sum before the activation for its output",
             "The second weight's gradient is made with z, before the ReLU; "
@@ -370,19 +371,19 @@ def _mlp_suspects() -> list[Suspect]:
             "the mask forgotten in the input alone",
             "The input's gradient misses the ReLU's mask.",
             "grad_x = grad_y w2 w1",
-            lambda p, x, z, h, w1, w2, g: {"grad of x": (g @ w2) @ w1},
+            lambda p, x, z, h, w1, w2, g: {"grad of x": g @ w2 @ w1},
         ),
         of(
             "sigmoid's derivative for the mask",
             "The derivative h (1 - h) is the sigmoid's; this layer is a ReLU.",
             "delta = (grad_y w2) h (1 - h)",
-            lambda p, x, z, h, w1, w2, g: _back(p, (g @ w2) * h * (1 - h)),
+            lambda p, x, z, h, w1, w2, g: _back(p, g @ w2 * h * (1 - h)),
         ),
         of(
             "tanh's derivative for the mask",
             "The derivative 1 - h^2 is that of tanh; this layer is a ReLU.",
             "delta = (grad_y w2) (1 - h^2)",
-            lambda p, x, z, h, w1, w2, g: _back(p, (g @ w2) * (1 - h * h)),
+            lambda p, x, z, h, w1, w2, g: _back(p, g @ w2 * (1 - h * h)),
         ),
         of(
             "no activation in the forward",
@@ -415,7 +416,8 @@ MLP_WORDS = {
     ),
     "grad of w1": (
         "The first weight reaches the output through the activation and the second layer.",
-        "dL/dw1[k, i] = sum over n, j of dL/dy[n, j] · dy[n, j]/dh[n, k] · dh[n, k]/dz[n, k] · dz[n, k]/dw1[k, i]"
+        "dL/dw1[k, i] = sum over n, j of dL/dy[n, j] · dy[n, j]/dh[n, k] · dh[n, k]/dz[n, k] · dz[n, "
+        "k]/dw1[k, i]"
         "      (hidden, in), from (N, out)",
     ),
     "grad of b1": (
@@ -425,12 +427,13 @@ MLP_WORDS = {
     ),
     "grad of x": (
         "The input reaches the output through both layers and the activation between them.",
-        "dL/dx[n, i] = sum over j, k of dL/dy[n, j] · dy[n, j]/dh[n, k] · dh[n, k]/dz[n, k] · dz[n, k]/dx[n, i]"
+        "dL/dx[n, i] = sum over j, k of dL/dy[n, j] · dy[n, j]/dh[n, k] · dh[n, k]/dz[n, k] · dz[n, "
+        "k]/dx[n, i]"
         "      (N, in), from (N, out)",
     ),
 }
 
-# -- a weight that is used twice ------------------------------------------------------------------------------------
+# -- a weight that is used twice ------------------------------------------------------------------------
 
 
 def _shared_draw(rng: np.random.Generator, i: int) -> Probe:

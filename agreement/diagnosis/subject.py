@@ -128,10 +128,10 @@ TARGET = [
 
 @dataclass(frozen=True)
 class Probe:
-    """One set of numbers for the code: arguments by role in the order of forward, options, the gradient above.
+    """One set of numbers for the code: arguments by role in the order of forward, options, the upstream.
 
-    ``parameters`` are the arguments that an object keeps, ``mutable`` those that it may change, ``sizes`` what
-    a constructor may ask for. ``sample`` is the number of rows of the batch. ``digits`` marks a probe in
+    ``parameters`` are the arguments that an object keeps, ``mutable`` those that it may change, ``sizes``
+    what a constructor may ask for. ``sample`` is the number of rows of the batch. ``digits`` marks a probe in
     float32 that shows lost digits and nothing else.
     """
 

@@ -1,4 +1,4 @@
-"""The subjects that are some steps of training: an MLP by plain SGD, and a whole engine with its optimizer."""
+"""The subjects that are some steps of training: an MLP by plain SGD, and a whole engine."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -71,7 +71,8 @@ def _gradients(state: dict[str, Array], x: Array, labels: Array, plan: Plan) -> 
     for i in range(3, -1, -1):
         with _planted(plan.get(i, ())):
             grad = modules[i].backward() if i == 3 else modules[i].backward(grad)  # type: ignore[call-arg,arg-type]
-    first, second = modules[0], modules[2]
+    first: Any = modules[0]
+    second: Any = modules[2]
     pairs = zip(ROLES, (first.weight, first.bias, second.weight, second.bias), strict=True)
     return loss, {role: np.asarray(p.grad) for role, p in pairs}
 
@@ -189,7 +190,8 @@ def _suspects() -> list[Suspect]:
 
         return rule
 
-    return found + [
+    return [
+        *found,
         of(
             "gradients-not-zeroed",
             "The gradients of the batch before are still there, so each step also takes all the steps "
@@ -288,7 +290,7 @@ def _run(rule: Rule) -> Callable[[Probe], Tensors]:
     return lambda probe: _steps(probe, rule)
 
 
-# -- a whole engine -------------------------------------------------------------------------------------------------
+# -- a whole engine -------------------------------------------------------------------------------------
 
 PLAIN = Setup("SGD", {"lr": 0.1, "momentum": 0.9})
 # The first with a cumulative average in BatchNorm (momentum=None).

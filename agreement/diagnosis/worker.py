@@ -1,8 +1,8 @@
-"""The process that runs a learner's file. It is started by `apart`, knows nothing of right gradients, and
-imports nothing of this project: what it finds, it sends back as JSON.
+"""The process that runs a learner's file. It is started by `apart`, knows nothing of right
+gradients, and imports nothing of this project: what it finds, it sends back as JSON.
 
-It reads a job from standard input: the file, the names that people give to arguments, and probes. For each probe
-it calls the learner's code, notes what came back and what was changed on the way, and writes one line.
+It reads a job from standard input: the file, the names that people give to arguments, and probes. For each
+probe it calls the learner's code, notes what came back and what was changed on the way, and writes one line.
 """
 
 import base64
@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import re
-import resource
 import signal
 import sys
 import time
@@ -57,6 +56,7 @@ def encode(value: Any, depth: int = 0) -> Any:
 
 
 def encode_array(value: Any) -> dict[str, Any]:
+    """Return an array, or what can be one, as text with its dtype and shape."""
     with contextlib.suppress(Exception):
         value = value.detach() if hasattr(value, "detach") else value  # PyTorch's, which want a gradient
         array = np.asarray(value)
@@ -71,12 +71,14 @@ def encode_array(value: Any) -> dict[str, Any]:
 
 
 def only_numbers(value: Any) -> bool:
+    """Tell whether a list holds numbers alone, however deep."""
     if isinstance(value, list):
         return bool(value) and all(only_numbers(item) for item in value)
     return isinstance(value, int | float | np.number) or (isinstance(value, np.ndarray) and value.ndim == 0)
 
 
 def decode(value: dict[str, Any]) -> Any:
+    """Return the array of a message, in its order in memory; a number where it has no axes."""
     array = np.frombuffer(base64.b64decode(value["array"]), value["dtype"]).reshape(value["shape"])
     if not array.ndim:
         return array[()]  # a number: `total += ...` must not change it in place
@@ -91,15 +93,18 @@ def plain(value: Any) -> Any:
 
 
 def differs(value: Any, default: Any) -> bool:
+    """Tell whether an option has another value than the usual one."""
     default = tuple(default) if isinstance(default, list) else default
     return isinstance(value, np.ndarray) or value != default
 
 
 def as_lists(value: Any) -> Any:
+    """Return an array as nested lists."""
     return value.tolist() if isinstance(value, np.ndarray) and value.ndim else value
 
 
 def arrays_in(value: Any, depth: int = 0) -> Iterator[Any]:
+    """Give each array in a cache."""
     if isinstance(value, np.ndarray):
         yield value
     elif isinstance(value, tuple | list) and depth < 4:
@@ -111,6 +116,7 @@ def arrays_in(value: Any, depth: int = 0) -> Iterator[Any]:
 
 
 def same(a: Any, b: Any) -> bool:
+    """Tell whether two arrays are equal, NaN being equal to NaN."""
     try:
         a, b = np.asarray(a), np.asarray(b)
         return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
@@ -122,8 +128,10 @@ def same(a: Any, b: Any) -> bool:
 
 
 def load(path: str) -> types.ModuleType:
+    """Run the file as a module."""
     spec = importlib.util.spec_from_file_location("learner", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["learner"] = module
     spec.loader.exec_module(module)
@@ -155,6 +163,7 @@ def own_functions(module: types.ModuleType) -> dict[str, Any]:
 
 
 def is_class(value: Any, method: str) -> bool:
+    """Tell whether ``value`` is a class with that method."""
     return inspect.isclass(value) and callable(getattr(value, method, None))
 
 
@@ -208,6 +217,7 @@ def find_pair(module: types.ModuleType, subject: list[str]) -> tuple[Any, Any, A
 
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """Return the arguments of a function, or None where Python does not know them."""
     try:
         return [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
     except (TypeError, ValueError):
@@ -221,6 +231,7 @@ class Names:
         self.roles = roles
 
     def role(self, name: str, allowed: Any) -> str | None:
+        """Return the first of the allowed roles that a name may stand for."""
         for fold in (str, str.lower):
             for role in allowed:
                 if any(fold(name) == fold(alias) for alias in [role, *self.roles.get(role, ())]):
@@ -257,7 +268,8 @@ def assign(
     for chosen in itertools.islice(itertools.permutations(left, min(len(left), len(unknown))), MANY):
         mapping = roles | dict(zip(unknown, chosen, strict=False))
         pool = {**options, **values}
-        positional, keywords = [], {}
+        positional: list[Any] = []
+        keywords: dict[str, Any] = {}
         for p in parameters:
             if p.kind is p.VAR_POSITIONAL:
                 rest = [
@@ -279,6 +291,7 @@ def assign(
 
 
 def accepts(function: Any, option: str, names: Names) -> bool:
+    """Tell whether a function has an argument for an option."""
     parameters = parameters_of(function) if function is not None else []
     return parameters is None or any(names.role(p.name, [option]) for p in parameters)
 
@@ -291,7 +304,7 @@ class Failed(Exception):
 
 
 def call(where: str, function: Callable[..., Any], ways: list[Any]) -> tuple[Any, dict[str, str], bool]:
-    """Call in the first way that works, with arrays, then with lists; else raise what the first one raised."""
+    """Call in the first way that works, with arrays, then with lists; else raise what the first raised."""
     first: BaseException | None = None
     for convert in (None, as_lists):
         for positional, keywords, mapping in ways:
@@ -349,7 +362,8 @@ class Operation:
         self.kind, self.forward, self.backward = find_pair(module, job["names"])
 
     def what(self) -> dict[str, Any]:
-        name = lambda f: getattr(f, "__name__", None)  # noqa: E731
+        """Return the names of what was found in the file."""
+        name: Callable[[Any], Any] = lambda f: getattr(f, "__name__", None)  # noqa: E731
         return {
             "class": None if self.kind is None else getattr(self.kind, "__name__", type(self.kind).__name__),
             "forward": name(self.forward),
@@ -357,6 +371,7 @@ class Operation:
         }
 
     def run(self, probe: dict[str, Any]) -> dict[str, Any]:
+        """Do one probe."""
         report: dict[str, Any] = {"changed": []}
         values = {name: decode(value) for name, value in probe["args"].items()}
         values |= {"rng": np.random.default_rng(probe["seed"])} if probe.get("random") else {}
@@ -390,6 +405,7 @@ class Operation:
         return report
 
     def once(self, owner: Any, forward: Any, backward: Any, values: Any, inputs: Any, report: Any) -> Any:
+        """Go forward and back once."""
         probe, names, options = self.probe, self.names, self.options
         given = {key: copy.deepcopy(values[key]) for key in inputs if key != "rng"}
         if "rng" in inputs:
@@ -397,7 +413,9 @@ class Operation:
         found: dict[str, Any] = {}
         mapping: dict[str, str] = {}
         optional = (*probe["mutable"], "mask")
-        cache, has_cache, y = None, False, None
+        cache: Any = None
+        y: Any = None
+        has_cache = False
         parameters = self.parameters(owner, values) if owner is not None else {}
         if forward is not None:
             order = [key for key in inputs if key != "rng"]
@@ -480,7 +498,8 @@ class Operation:
     def name_cache(self, backward: Any, cache: Any, mapping: Any, known: Names, pool: dict[str, Any]) -> None:
         """Find the argument that is the cache, whatever it is called: it is no argument of forward.
 
-        Where forward returned several values besides y, and backward has as many arguments left, each gets one.
+        Where forward returned several values besides y, and backward has as many arguments left, each
+        gets one.
         """
         needed = [
             p.name for p in parameters_of(backward) or [] if p.default is p.empty and p.kind not in (2, 4)
@@ -505,6 +524,7 @@ class Operation:
                 known.roles[role] = [a for a in aliases if a not in rest]
 
     def note_changes(self, where: str, given: Any, values: Any, report: Any, mutable: list[str]) -> None:
+        """Note which arguments were changed in place."""
         for key, value in given.items():
             if key not in mutable and isinstance(value, np.ndarray) and not same(value, values[key]):
                 report["changed"].append([where, key])
@@ -552,6 +572,7 @@ class Operation:
         return owner
 
     def place(self, owner: Any, role: str, value: Any) -> str | None:
+        """Return the attribute that holds a parameter: by its name, or as the only one of its shape."""
         attributes = [n for n in vars(owner) if not n.startswith("__")]
         for name in attributes:
             if self.names.role(name, [role]) or self.names.role(name.lstrip("_"), [role]):
@@ -566,6 +587,7 @@ class Operation:
         return fitting[0] if len(fitting) == 1 else None
 
     def parameters(self, owner: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """Return copies of an object's parameters."""
         found = {}
         for name in self.probe["parameters"]:
             place = self.place(owner, name, values[name])
@@ -576,11 +598,13 @@ class Operation:
         return found
 
     def holds_grad(self, owner: Any, name: str) -> bool:
+        """Tell whether a parameter is an object with ``data`` and ``grad``, as torch's."""
         place = self.place(owner, name, self.values[name])
         held = getattr(owner, place) if place else None
         return not isinstance(held, np.ndarray) and hasattr(held, "grad") and hasattr(held, "data")
 
     def gradients(self, owner: Any) -> dict[str, Any]:
+        """Return the gradients that an object keeps, by parameter."""
         found: dict[str, Any] = {}
         for role in [*self.probe["parameters"], *self.probe["inputs"]]:
             if role in self.probe["parameters"] and self.holds_grad(owner, role):
@@ -598,6 +622,7 @@ class Operation:
         return found
 
     def buffers(self, owner: Any) -> dict[str, Any]:
+        """Return running statistics."""
         return {name: encode(getattr(owner, name)) for name in self.probe["mutable"] if hasattr(owner, name)}
 
 
@@ -620,7 +645,8 @@ class Optimizer:
         }
         own_functions_ = {n: f for n, f in functions.items() if getattr(f, "__module__", "") == "learner"}
         functions = own_functions_ or (functions if not own else {})
-        self.kind = self.function = None
+        self.kind: Any = None
+        self.function: Any = None
         if (own or not functions) and classes:
             self.kind = (own or classes)[best(list(own or classes), subject, subject[0]) or ""]
         elif functions:
@@ -630,6 +656,7 @@ class Optimizer:
             self.function = alone[0] if len(alone) == 1 else None
 
     def what(self) -> dict[str, Any]:
+        """Return the names of what was found in the file."""
         return {
             "class": getattr(self.kind, "__name__", None),
             "forward": None,
@@ -638,6 +665,7 @@ class Optimizer:
         }
 
     def run(self, probe: dict[str, Any]) -> dict[str, Any]:
+        """Do one probe."""
         defaults = probe["defaults"]
         options = {k: plain(v) for k, v in {**defaults, **probe["options"]}.items()}
         places = [self.function or self.kind]
@@ -672,6 +700,7 @@ class Optimizer:
         return {"variants": variants, "changed": self.changed}
 
     def function_steps(self, start: Any, grads: Any, options: Any, order: list[str], probe: Any) -> Any:
+        """Take all steps with a function that returns its arrays in ``order``."""
         state = {name: np.zeros_like(start) for name in probe["state"] if name != "w"}
         memory: dict[str, Any] = {}
         w, seen, count = start.copy(), [], 0
@@ -679,7 +708,7 @@ class Optimizer:
         for t, grad in enumerate(grads, 1):
             values = {"w": w, "grad": grad.copy(), **state, "state": memory, "t": t}
             options = {**options, "lr": probe["lrs"][t - 1]}
-            result, mapping, lists = call(
+            result, _, lists = call(
                 "the step",
                 self.function,
                 assign(self.function, values, ["w", "grad", *state], self.names, options),
@@ -701,7 +730,7 @@ class Optimizer:
                 memory = next((v for v in items if isinstance(v, dict)), memory)
                 count = max(count, len(arrays))
                 for role, value in zip(
-                    [o for o in order][: max(len(arrays), 0)] if len(arrays) > 1 else ["w"],
+                    list(order)[: max(len(arrays), 0)] if len(arrays) > 1 else ["w"],
                     arrays,
                     strict=False,
                 ):
@@ -724,6 +753,7 @@ class Optimizer:
                 setattr(owner, name, lr)
 
     def object(self, start: Any, grads: Any, options: Any, lrs: list[float]) -> dict[str, Any]:
+        """Take all steps with an object, in one of the ways that people write them."""
         holder = types.SimpleNamespace
         parameter = getattr(sys.modules.get("nn_reference"), "Parameter", None)
         first: Failed | None = None
@@ -773,7 +803,8 @@ class Optimizer:
             for p in parameters_of(getattr(self.kind, "step", None) or self.kind.update) or []
             if p.default is p.empty
         ]
-        ways = [lambda: pair(False, False), lambda: pair(False, True)] if not wants else []
+        ways: list[Callable[[], list[Any]]] = []
+        ways += [lambda: pair(False, False), lambda: pair(False, True)] if not wants else []
         ways += [torch_like] if not needed or wants else []
         ways += [lambda: pair(True, True), lambda: pair(True, False)]
         for way in ways:
@@ -799,12 +830,14 @@ class Training:
         own = {n: f for n, f in found.items() if getattr(f, "__module__", "") == "learner"}
         fitting = [n for n in own if TRAIN.search(n)]
         name = best(fitting, job["names"], "train_step") or (next(iter(own)) if len(own) == 1 else None)
-        self.function = own.get(name or "")
+        self.function: Any = own.get(name or "")
 
     def what(self) -> dict[str, Any]:
+        """Return the names of what was found in the file."""
         return {"class": None, "forward": None, "backward": getattr(self.function, "__name__", None)}
 
     def run(self, probe: dict[str, Any]) -> dict[str, Any]:
+        """Do one probe."""
         parameters = {name: decode(value) for name, value in probe["parameters_of_start"].items()}
         wide = any(accepts(self.function, name, self.names) for name in parameters)
         states, losses, changed = [], [], []
@@ -874,6 +907,8 @@ KINDS: dict[str, Any] = {"operation": Operation, "optimizer": Optimizer, "traini
 
 def limit(job: dict[str, Any]) -> None:
     """Set limits that the code cannot lift: memory, size of files, no dumps; and a clock of CPU time."""
+    import resource
+
     for what, value in (
         (resource.RLIMIT_AS, job["memory"]),
         (resource.RLIMIT_FSIZE, job["file_size"]),

@@ -118,7 +118,9 @@ def test_lost_digits_are_a_remark_and_no_mistake(mutant):
     assert any(mutant.name in note for note in found.notes) == (mutant.name in SEEN)
 
 
-@pytest.mark.parametrize("mutant", [m for m in OPTIMIZERS if m.operation in ("SGD", "Adam", "AdamW")], ids=str)
+@pytest.mark.parametrize(
+    "mutant", [m for m in OPTIMIZERS if m.operation in ("SGD", "Adam", "AdamW")], ids=str
+)
 def test_a_mutant_of_an_optimizer_gets_its_own_name_alone(mutant):
     found = diagnose(None, SUBJECT_OF[mutant.operation], code=optimizer(mutant.operation, mutant))
     assert names(found) == [mutant.name], str(found)
@@ -147,7 +149,11 @@ def test_every_subject_says_why_and_in_which_shape():
     for subject in SUBJECTS.values():
         if subject.name == "network":
             continue
-        wanted = {f"grad of {role}" for role in subject.gradients} if subject.kind == "operation" else subject.gradients
+        wanted = (
+            {f"grad of {role}" for role in subject.gradients}
+            if subject.kind == "operation"
+            else subject.gradients
+        )
         assert set(wanted) <= set(subject.explain), subject.name
         assert all("(" in formula for _, formula in subject.explain.values()), subject.name
 
@@ -159,7 +165,10 @@ def test_every_probe_differs_in_all_sizes_and_has_three_rows():
         for probe in subject.probes(0):
             assert probe.batch >= 3 or subject.name in ("neuron", "linear_one", "batchnorm2d"), subject.name
             if subject.name in ("linear", "mlp", "softmax", "cross_entropy", "batchnorm1d"):
-                sizes = [*probe.args["x"].shape, *(probe.upstream.shape[1:] if subject.name == "linear" else ())]
+                sizes = [
+                    *probe.args["x"].shape,
+                    *(probe.upstream.shape[1:] if subject.name == "linear" else ()),
+                ]
                 assert len(set(sizes)) == len(sizes), (subject.name, sizes)
 
 
@@ -225,7 +234,9 @@ def backward(g, x, w1, b1, w2, b2):
     return d @ w1, d.T @ x, d.sum(0), g.T @ h, g.mean(0)
 """
     found = diagnose(None, "mlp", code=loaded(code))
-    assert any("ReLU: mask missing" in n and "mean for sum in the bias" in n for n in names(found)[:2]), str(found)
+    assert any("ReLU: mask missing" in n and "mean for sum in the bias" in n for n in names(found)[:2]), str(
+        found
+    )
 
 
 def test_where_nothing_known_fits_it_narrows_down():
@@ -286,7 +297,11 @@ HOSTILE = {
     "raises": ("def backward(g, x):\n    return g @ x\n", "exception", "ValueError, in line 6"),
     "returns nothing": ("def backward(g, x):\n    g * (x > 0)\n", "returned", "returns nothing"),
     "returns a string": ("def backward(g, x):\n    return 'g'\n", "returned", "a string"),
-    "changes its input": ("def backward(g, x):\n    x[x <= 0] = 0\n    return g * (x > 0)\n", "in-place", "changes x"),
+    "changes its input": (
+        "def backward(g, x):\n    x[x <= 0] = 0\n    return g * (x > 0)\n",
+        "in-place",
+        "changes x",
+    ),
     "writes too much": (
         "def backward(g, x):\n    open('a', 'wb').write(bytes(10**8))\n    return g\n",
         "exception",

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WRONG = {
     "linear.py": (
-        "def forward(x, w, b):\n    return x @ w.T + b\ndef backward(g, x, w, b):\n    return g @ w, g.T @ x, g\n",
+        "def forward(x, w, b):\n    return x @ w.T + b\ndef backward(g, x, w, b):\n"
+        "    return g @ w, g.T @ x, g\n",
         "Linear: bias not summed",
     ),
     "my_softmax.py": (
