@@ -193,7 +193,7 @@ def _message(subject: Subject, probe: Probe) -> dict[str, Any]:
 
 def problems_of(answer: Answer, limits: Limits) -> list[Problem]:
     """Return what went wrong while a worker ran, as lines for a learner."""
-    return _ends(answer, limits) + _raised([m for m in answer.messages if "probe" in m], {})
+    return _ends(answer, limits) + _raised([m for m in answer.messages if "probe" in m], limits)
 
 
 # -- looking at what came back --------------------------------------------------------------------------

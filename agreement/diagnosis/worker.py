@@ -874,15 +874,17 @@ class Training:
 
 
 class Recognition:
-    """A whole training, ``train(images, labels, rng)``, and what it has learnt, ``predict(learnt, images)``."""
+    """A whole training, ``train(images, labels, rng)``, and what it learnt, ``predict(learnt, images)``."""
 
     def __init__(self, job: dict[str, Any], module: types.ModuleType):
         self.functions = {name: getattr(module, name, None) for name in ("train", "predict")}
 
     def what(self) -> dict[str, Any]:
+        """Return nothing: the functions have their names."""
         return {"class": None, "forward": None, "backward": None}
 
     def run(self, probe: dict[str, Any]) -> dict[str, Any]:
+        """Train, predict, and return the predicted labels and the seconds of computing."""
         for name, function in self.functions.items():
             if not callable(function):
                 raise Failed("the file", NameError(f"there is no function {name}"))
@@ -894,6 +896,7 @@ class Recognition:
         return {"labels": encode(np.asarray(found)), "seconds": time.process_time() - start}
 
     def call(self, name: str, *arguments: Any) -> Any:
+        """Call a function once: a set of 60,000 images does not fit into lists, should arrays not do."""
         try:
             return self.functions[name](*arguments)  # type: ignore[misc]
         except (Exception, SystemExit) as error:
@@ -902,7 +905,12 @@ class Recognition:
 
 # -- the process ----------------------------------------------------------------------------------------
 
-KINDS: dict[str, Any] = {"operation": Operation, "optimizer": Optimizer, "training": Training, "recognition": Recognition}
+KINDS: dict[str, Any] = {
+    "operation": Operation,
+    "optimizer": Optimizer,
+    "training": Training,
+    "recognition": Recognition,
+}
 
 
 def limit(job: dict[str, Any]) -> None:
