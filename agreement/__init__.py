@@ -1,6 +1,7 @@
 """Does the hand-written engine agree with PyTorch's autograd, and both with the truth?"""
 
 from agreement.compare import GradientsDisagree, assert_gradients_agree, compare
+from agreement.diagnosis import diagnose
 from agreement.exact import exact_training
 from agreement.gradients import compare_networks, compare_training
 from agreement.measures import (
@@ -33,6 +34,7 @@ __all__ = [
     "compare_tensors",
     "compare_training",
     "cosine",
+    "diagnose",
     "error_against",
     "exact_training",
     "first_difference",

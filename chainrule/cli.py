@@ -8,10 +8,13 @@ import typer
 from chainrule import __version__
 from chainrule.commands.compare import compare
 from chainrule.commands.datasets import datasets
+from chainrule.commands.diagnose import diagnose
 from chainrule.commands.download import download
 from chainrule.commands.evaluate import evaluate
+from chainrule.commands.exercises import exercises
 from chainrule.commands.explain import explain
 from chainrule.commands.export import export
+from chainrule.commands.grade import grade
 from chainrule.commands.history import history
 from chainrule.commands.recipes import recipes
 from chainrule.commands.report import report
@@ -28,7 +31,9 @@ app = typer.Typer(
 )
 
 
-for command in (download, train, compare, evaluate, report, runs, history, export, explain):
+for command in (
+    download, train, compare, evaluate, report, runs, history, export, explain, diagnose, exercises, grade,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")
