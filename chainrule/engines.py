@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -25,8 +25,11 @@ class Engine(Protocol):
     def put(self, images: np.ndarray, labels: np.ndarray, mean: float, std: float) -> Any:
         """Bring uint8 images (N, ...) and labels (N,) to where the engine computes, normalised."""
 
-    def train_step(self, data: Any, batch: np.ndarray) -> tuple[Any, Any, Any]:
-        """Learn from the examples with these indices.
+    def indices(self, order: np.ndarray) -> Any:
+        """Bring the order of an epoch's examples to where the engine computes; slices of it are batches."""
+
+    def train_step(self, data: Any, batch: Any) -> tuple[Any, Any, Any]:
+        """Learn from the examples with these indices, an array or a slice of what ``indices`` returned.
 
         Returns their mean loss, how many were right, and the norm of the gradient, all before the step.
         """
@@ -45,6 +48,21 @@ class Engine(Protocol):
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Go on from where ``training_state`` was called; the keys may have become text."""
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """How PyTorch computes a training step; `torch_impl.TorchEngine` says what each of these does.
+
+    The defaults are what measured fastest on a CPU for the recipes here (benchmarks/README.md) without
+    touching the precision. ``fused`` takes the optimizers that go over all parameters in one kernel.
+    """
+
+    precision: str = "float32"
+    compile: bool = False
+    channels_last: bool = False
+    cuda_graphs: bool = False
+    fused: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,6 +91,10 @@ class NumpyEngine:
         pixels -= mean
         pixels /= std
         return Data(pixels, labels.astype(np.int64))
+
+    def indices(self, order: np.ndarray) -> np.ndarray:
+        """Return the order of an epoch's examples as it is."""
+        return order
 
     def train_step(self, data: Data, batch: np.ndarray) -> tuple[Any, Any, Any]:
         """Learn from the examples whose indices are ``batch``.
@@ -162,6 +184,7 @@ def threads(count: int) -> Iterator[None]:
 def rehearse(recipe: Recipe, name: str, device: str, steps_per_epoch: int = 100) -> None:
     """Take one step on a black and a white image, so that a recipe's mistakes show before a run begins.
 
+    PyTorch takes it without options: compiling or recording a step of two images would be for nothing.
     Raises ChainruleError, which names the recipe's file, for whatever goes wrong.
     """
     images = np.zeros((2, *recipe.input_shape), np.uint8)
@@ -191,7 +214,9 @@ def torch_is_installed() -> bool:
     return find_spec("torch") is not None
 
 
-def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engine:
+def build(
+    recipe: Recipe, name: str, *, seed: int, device: str = "cpu", options: TorchOptions | None = None
+) -> Engine:
     """Return the engine ``name`` ("numpy" or "torch") for a recipe, with all that is random from ``seed``.
 
     The weights are drawn by ``nn_reference``, whichever the engine: two engines with one seed start equal.
@@ -211,12 +236,12 @@ def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engin
         return NumpyEngine(
             network, criterion, recipe.build_optimizer(nn_reference.optim, network.parameters())
         )
-    engine = _build_torch(recipe, device, seed)
+    engine = _build_torch(recipe, device, seed, options or TorchOptions())
     engine.load_state_dict(dict(network.state_dict()))
     return engine
 
 
-def _build_torch(recipe: Recipe, device: str, seed: int) -> Engine:
+def _build_torch(recipe: Recipe, device: str, seed: int, options: TorchOptions) -> Engine:
     import torch
 
     from torch_impl import TorchEngine
@@ -227,5 +252,10 @@ def _build_torch(recipe: Recipe, device: str, seed: int) -> Engine:
         )
     network = recipe.build(torch.nn).to(device)
     torch.manual_seed(seed)  # building drew weights from the same generator, to be replaced
-    criterion = recipe.build_loss(torch.nn)
-    return TorchEngine(network, criterion, recipe.build_optimizer(torch.optim, network.parameters()), device)
+    # A recorded step must find the learning rate and the number of steps on the device.
+    more = {"fused": True} if options.fused or options.cuda_graphs else {}
+    if options.cuda_graphs and recipe.optimizer.type != "SGD":
+        more["capturable"] = True
+    optimizer = recipe.build_optimizer(torch.optim, network.parameters(), **more)
+    how = {key: value for key, value in asdict(options).items() if key != "fused"}
+    return TorchEngine(network, recipe.build_loss(torch.nn), optimizer, device, **how)

@@ -55,7 +55,8 @@ def numpy_engine(lr=0.1):
 def test_both_engines_see_the_same_bits(images, labels, mean, std):
     ours, theirs = (engine.put(images, labels, mean, std) for engine in (numpy_engine(), torch_engine()))
     assert ours.images.dtype == np.float32
-    assert np.array_equal(ours.images, theirs.images.numpy())
+    assert theirs.pixels.dtype == torch.uint8
+    assert np.array_equal(ours.images, theirs.normalised(theirs.pixels, torch.float32).numpy())
     assert np.array_equal(ours.labels, theirs.labels.numpy())
     assert ours.images == pytest.approx((images / 255 - mean) / std, rel=1e-5, abs=1e-6)
 
