@@ -78,11 +78,13 @@ class TorchEngine:
         self._autocast = precision == "bf16"
         self._channels_last = channels_last
         if channels_last:
-            network.to(memory_format=torch.channels_last)
+            for parameter in self._parameters:
+                if parameter.dim() == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
             torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
+        self._compiled: Callable[..., tuple[Any, Tensor]] | None = None
         if compile:
             self._compiled = torch.compile(self._loss, dynamic=False)
         self._recorder = Recorder(optimizer, self._step) if cuda_graphs else None
@@ -123,7 +125,7 @@ class TorchEngine:
         self.optimizer.step()
         return loss.detach().double(), correct, norm.double()
 
-    def _loss(self, data: Data, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, data: Data, indices: Tensor) -> tuple[Any, Tensor]:
         """Return the mean loss of some examples, and how many of them were read correctly."""
         labels = data.labels.index_select(0, indices)
         images = self._seen(data, data.pixels.index_select(0, indices))
@@ -148,8 +150,9 @@ class TorchEngine:
         """Return the mean loss over ``data`` and the network's outputs, (N, classes), in eval mode."""
         self.network.eval()
         total, outputs = torch.zeros((), dtype=torch.float64, device=self.device), []
-        for pixels, labels in zip(data.pixels.split(batch_size), data.labels.split(batch_size), strict=True):
-            logits = self.network(self._seen(data, pixels))
+        for start in range(0, len(data.labels), batch_size):
+            labels = data.labels[start : start + batch_size]
+            logits = self.network(self._seen(data, data.pixels[start : start + batch_size]))
             total += self.criterion(logits, labels).double() * len(labels)
             outputs.append(logits)
         return total.item() / len(data.labels), torch.cat(outputs).cpu().numpy()

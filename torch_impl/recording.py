@@ -1,9 +1,9 @@
 """CUDA graphs: a whole training step, recorded once and replayed with one launch from Python.
 
 A small network's step is some sixty kernels of a few microseconds each, which Python hands over more slowly
-than the device works them off. A recorded step is handed over as one. See "CUDA Graphs" in PyTorch's notes on
-CUDA semantics, whose rules decide what stands here: the first steps run eagerly on a stream of their own; what
-a recording reads and writes stays where it is in memory; numbers that Python passes are baked in.
+than the device works them off. A recorded step is handed over as one. The rules of "CUDA Graphs" in PyTorch's
+notes on CUDA semantics decide what stands here: the first steps run eagerly on a stream of their own; what a
+recording reads and writes stays where it is in memory; numbers that Python passes are baked in.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Step = Callable[[Any, Tensor], tuple[Tensor, Tensor, Tensor]]
+Results = tuple[Tensor, Tensor, Tensor]
+Step = Callable[[Any, Tensor], Results]
 
 _EAGER_STEPS = 3  # in which libraries set themselves up and the optimizer makes its moments
 
@@ -28,6 +29,8 @@ class Recorder:
     def __init__(self, optimizer: torch.optim.Optimizer, step: Step):
         self._optimizer = optimizer
         self._step = step
+        self._indices: Any = None  # what a recorded step reads and writes
+        self._results: Any = None
         self.forget()
 
     def forget(self) -> None:
@@ -36,8 +39,10 @@ class Recorder:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._data: Any = None
         self._settings: list[dict[str, Any]] = []
+        self._rates: list[float] = []
+        self._device_rates: list[Tensor] = []
 
-    def step(self, data: Any, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, data: Any, indices: Tensor) -> Results:
         """Take a step, as ``step(data, indices)`` would; the indices are as many each time."""
         if self._eager < _EAGER_STEPS:
             self._eager += 1
@@ -54,7 +59,8 @@ class Recorder:
                 device_rate.fill_(group["lr"])
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._graph.replay()
-        return self._results
+        results: Results = self._results
+        return results
 
     def _settings_now(self) -> list[dict[str, Any]]:
         """Everything of the optimizer that a recording bakes in."""
@@ -63,16 +69,17 @@ class Recorder:
             for group in self._optimizer.param_groups
         ]
 
-    def _on_a_side_stream(self, data: Any, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    def _on_a_side_stream(self, data: Any, indices: Tensor) -> Results:
+        cuda: Any = torch.cuda  # half of it is without types
+        side, current = cuda.Stream(), cuda.current_stream()
         side.wait_stream(current)
-        with torch.cuda.stream(side):
+        with cuda.stream(side):
             results = self._step(data, indices)
         current.wait_stream(side)
         return results
 
     def _record(self, data: Any, indices: Tensor) -> None:
-        """Record a step without taking it, with the learning rates where they can be changed: on the device."""
+        """Record a step without taking it; it reads the learning rates on the device."""
         groups = self._optimizer.param_groups
         self._data, self._settings, self._indices = data, self._settings_now(), indices.clone()
         self._rates = [group["lr"] for group in groups]
