@@ -70,6 +70,7 @@ class TorchEngine:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
         self.network = network
+        self._model = network  # what a training step calls
         self.criterion = criterion
         self.optimizer = optimizer
         self.device = torch.device(device)
@@ -84,7 +85,7 @@ class TorchEngine:
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
             torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        self._compiled: Callable[..., tuple[Any, Tensor]] | None = None
+        self._compiled: Callable[[Data, Tensor], tuple[Any, Tensor]] | None = None
         if compile:
             self._compiled = torch.compile(self._loss, dynamic=False)
         self._recorder = Recorder(optimizer, self._step) if cuda_graphs else None
@@ -116,23 +117,33 @@ class TorchEngine:
         """Take one step, in which nothing waits for the device."""
         if not self.network.training:
             self.network.train()
-        usual = len(indices) == self._usual_size
-        forward = self._compiled if self._compiled is not None and usual else self._loss
         self.optimizer.zero_grad()
-        loss, correct = forward(data, indices)
-        loss.backward()
+        loss, correct = self._gradient(data, indices)
         norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         self.optimizer.step()
-        return loss.detach().double(), correct, norm.double()
+        return loss, correct, norm.double()
+
+    def _gradient(self, data: Data, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Run forward and backward; returns the mean loss, and how many examples were read correctly."""
+        loss, correct = self._forward(len(indices))(data, indices)
+        loss.backward()
+        return loss.detach().double(), correct
+
+    def _forward(self, size: int) -> Callable[[Data, Tensor], tuple[Any, Tensor]]:
+        """Return `_loss` for batches of this size, compiled where that is wanted and worth it."""
+        return self._compiled if self._compiled is not None and size == self._usual_size else self._loss
 
     def _loss(self, data: Data, indices: Tensor) -> tuple[Any, Tensor]:
         """Return the mean loss of some examples, and how many of them were read correctly."""
         labels = data.labels.index_select(0, indices)
         images = self._seen(data, data.pixels.index_select(0, indices))
         with self._cast():
-            logits = self.network(images)
+            logits = self._model(images)
         logits = logits.to(self._dtype)
-        return self.criterion(logits, labels), (logits.detach().argmax(1) == labels).sum()
+        return self._mean_loss(logits, labels), (logits.detach().argmax(1) == labels).sum()
+
+    def _mean_loss(self, logits: Tensor, labels: Tensor) -> Any:
+        return self.criterion(logits, labels)
 
     def _seen(self, data: Data, pixels: Tensor) -> Tensor:
         images = data.normalised(pixels, self._dtype)
@@ -148,6 +159,11 @@ class TorchEngine:
     @torch.no_grad()
     def evaluate(self, data: Data, batch_size: int = 1000) -> tuple[float, np.ndarray]:
         """Return the mean loss over ``data`` and the network's outputs, (N, classes), in eval mode."""
+        total, outputs = self._evaluate(data, batch_size)
+        return total.item() / len(data.labels), outputs.cpu().numpy()
+
+    def _evaluate(self, data: Data, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Return the sum of the examples' losses, and the outputs; nothing in it waits for the device."""
         self.network.eval()
         total, outputs = torch.zeros((), dtype=torch.float64, device=self.device), []
         for start in range(0, len(data.labels), batch_size):
@@ -155,7 +171,7 @@ class TorchEngine:
             logits = self.network(self._seen(data, data.pixels[start : start + batch_size]))
             total += self.criterion(logits, labels).double() * len(labels)
             outputs.append(logits)
-        return total.item() / len(data.labels), torch.cat(outputs).cpu().numpy()
+        return total, torch.cat(outputs)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return copies of the network's parameters and buffers as arrays, under PyTorch's keys."""
