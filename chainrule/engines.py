@@ -215,7 +215,13 @@ def torch_is_installed() -> bool:
 
 
 def build(
-    recipe: Recipe, name: str, *, seed: int, device: str = "cpu", options: TorchOptions | None = None
+    recipe: Recipe,
+    name: str,
+    *,
+    seed: int,
+    device: str = "cpu",
+    options: TorchOptions | None = None,
+    parallel: bool = False,
 ) -> Engine:
     """Return the engine ``name`` ("numpy" or "torch") for a recipe, with all that is random from ``seed``.
 
@@ -223,6 +229,8 @@ def build(
     The masks of Dropout are each engine's own: NumPy's come from ``default_rng([seed, 2])``, PyTorch's from
     its global generator, which is seeded here. (``[seed, 0]`` draws the weights, ``[seed, 1, epoch]`` the
     order of the examples, ``[seed, 3]`` which of them are kept back for validation.)
+
+    With ``parallel`` PyTorch's is one of several ranks that compute together (`torch_impl.parallel`).
 
     Raises ChainruleError when PyTorch has no such device.
     """
@@ -236,12 +244,12 @@ def build(
         return NumpyEngine(
             network, criterion, recipe.build_optimizer(nn_reference.optim, network.parameters())
         )
-    engine = _build_torch(recipe, device, seed, options or TorchOptions())
+    engine = _build_torch(recipe, device, seed, options or TorchOptions(), parallel)
     engine.load_state_dict(dict(network.state_dict()))
     return engine
 
 
-def _build_torch(recipe: Recipe, device: str, seed: int, options: TorchOptions) -> Engine:
+def _build_torch(recipe: Recipe, device: str, seed: int, options: TorchOptions, parallel: bool) -> Engine:
     import torch
 
     from torch_impl import TorchEngine
@@ -258,4 +266,9 @@ def _build_torch(recipe: Recipe, device: str, seed: int, options: TorchOptions) 
         more["capturable"] = True
     optimizer = recipe.build_optimizer(torch.optim, network.parameters(), **more)
     how = {key: value for key, value in asdict(options).items() if key != "fused"}
-    return TorchEngine(network, recipe.build_loss(torch.nn), optimizer, device, **how)
+    criterion = recipe.build_loss(torch.nn)
+    if parallel:
+        from torch_impl.parallel import ParallelEngine
+
+        return ParallelEngine(network, criterion, optimizer, device, seed=seed, **how)
+    return TorchEngine(network, criterion, optimizer, device, **how)
