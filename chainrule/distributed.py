@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -124,8 +124,10 @@ class World:
     def lost(self, what: str) -> Lost:
         """Return the error that says what happened, and how the training can be continued."""
         if not self._saved and self._store is not None:
-            with suppress(RuntimeError):
+            try:
                 self._saved = bool(self._store.check(["chainrule/saved"]))
+            except RuntimeError:
+                self._saved = True  # rank 0 kept it, and was killed: it cleared nothing away
         return Lost(f"{what}: {self.how_to_resume if self._saved else 'nothing was written'}")
 
 
@@ -142,6 +144,8 @@ def from_environment() -> World:
         raise ChainruleError(
             f"WORLD_SIZE is set, so torchrun should have set RANK and LOCAL_RANK to numbers too: {error}"
         ) from None
+    # What a lost connection means is ours to say, in one line and not in C++.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     return World(rank, size, local_rank)
 
 

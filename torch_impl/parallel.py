@@ -154,7 +154,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         momentum: Any = self.momentum
         if self.num_batches_tracked is not None:
             self.num_batches_tracked += 1
-            momentum = 1 / self.num_batches_tracked if momentum is None else momentum
+            momentum = 1 / self.num_batches_tracked.double() if momentum is None else momentum
         for running, now in ((self.running_mean, mean), (self.running_var, unbiased_variance)):
             running.mul_(1 - momentum).add_(now * momentum)  # type: ignore[union-attr]
 
