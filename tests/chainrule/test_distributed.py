@@ -209,7 +209,7 @@ def test_ctrl_c_stops_all_ranks_with_a_checkpoint(tmp_path, options):
 
 def test_torchrun_starts_it(tmp_path, small):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-addr", "127.0.0.1", "--master-port", "0", "-m", "chainrule", "train"]
+    command += ["--standalone", "-m", "chainrule", "train"]
     options = ["--dataset", "digits", "--engine", "torch", "--epochs", "1", "--out", str(tmp_path / "run")]
     done = subprocess.run(
         [*command, str(small(0)), *options, "--json"],
