@@ -3,13 +3,19 @@
 import json
 import sys
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chainrule.commands.options import Device, EngineChoice, check_least, engine_names
+from chainrule.commands.options import (
+    Device,
+    EngineChoice,
+    Precision,
+    check_least,
+    check_precision,
+    engine_names,
+)
 from chainrule.errors import ChainruleError, Stopped, WrongUsage
 
 if TYPE_CHECKING:
@@ -21,14 +27,6 @@ if TYPE_CHECKING:
     from chainrule.saved import SavedRun
     from chainrule.screen import Screen
     from chainrule.training import Course
-
-
-class Precision(StrEnum):
-    """Values of ``--precision``."""
-
-    float32 = "float32"
-    tf32 = "tf32"
-    bf16 = "bf16"
 
 
 # What may be given together with --resume: the rest is what the run began with.
@@ -411,8 +409,9 @@ def _check_options(options: "TorchOptions", names: list[str], device: Device, ra
     ):
         if given and "torch" not in names:
             raise WrongUsage(f"{option} is for PyTorch: use --engine torch or both")
-        if given and device is not Device.cuda and option in ("--precision tf32", "--cuda-graphs"):
-            raise WrongUsage(f"{option} is for CUDA: use --device cuda")
+    check_precision(Precision(options.precision), device)
+    if options.cuda_graphs and device is not Device.cuda:
+        raise WrongUsage("--cuda-graphs is for CUDA: use --device cuda")
     if options.cuda_graphs and ranks > 1:
         raise WrongUsage("--cuda-graphs is for one process: a recorded step does not wait for other ranks")
 
