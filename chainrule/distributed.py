@@ -45,7 +45,7 @@ class World:
         import torch
         import torch.distributed as dist
 
-        if torch.cuda.is_available():
+        if self.local_rank < torch.cuda.device_count():
             torch.cuda.set_device(self.local_rank)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         wait = timedelta(seconds=seconds)
@@ -53,6 +53,16 @@ class World:
             rendezvous: Any = dist.rendezvous  # type: ignore[attr-defined]
             self._store, rank, size = next(rendezvous("env://", timeout=wait))
             dist.init_process_group(backend, store=self._store, rank=rank, world_size=size, timeout=wait)
+
+    def check_device(self, device: str) -> None:
+        """Raise ChainruleError if there is no device of this kind for this rank alone."""
+        import torch
+
+        if device == "cuda" and self.local_rank >= (count := torch.cuda.device_count()):
+            raise ChainruleError(
+                f"--device cuda: rank {self.rank} is process {self.local_rank + 1} on its machine, which has "
+                f"{count} CUDA devices: give torchrun a smaller --nproc-per-node"
+            )
 
     def broadcast(self, value: Any = None) -> Any:
         """Return rank 0's value, on all ranks."""

@@ -357,6 +357,7 @@ def _follow(world: "World", root: Path | None, rank_timeout: float) -> None:
     given = world.broadcast()
     plan, config, state = given["plan"], given["config"], given["state"]
     world.how_to_resume = given["how"]
+    world.check_device(config["device"])
     data = _data_of(config, root)
     if not is_data_of(SavedRun(Path(), plan, config), data):
         raise ChainruleError(

@@ -260,3 +260,11 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ChainruleError, match="torchrun should have set RANK and LOCAL_RANK"):
         distributed.from_environment()
+
+
+def test_a_rank_without_a_device_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    distributed.World(5, 8, local_rank=1).check_device("cuda")
+    distributed.World(6, 8, local_rank=2).check_device("cpu")
+    with pytest.raises(ChainruleError, match=r"rank 6 is process 3 on its machine, which has 2 CUDA devices"):
+        distributed.World(6, 8, local_rank=2).check_device("cuda")
