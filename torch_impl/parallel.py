@@ -47,7 +47,7 @@ class ParallelEngine(TorchEngine):
         with_batch_statistics_of_all_ranks(network)
         super().__init__(network, criterion, optimizer, device, **options)
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
-        self._seed, self._steps = seed, 0
+        self._seed, self._steps, self._alone = seed, 0, False
         self._draws = any(isinstance(module, nn.Dropout) for module in network.modules())
         self._model = DistributedDataParallel(network, gradient_as_bucket_view=True)
 
@@ -70,7 +70,7 @@ class ParallelEngine(TorchEngine):
     def evaluate(self, data: Data, batch_size: int = 1000) -> tuple[float, np.ndarray]:
         """Return the mean loss over ``data`` and the outputs, (N, classes); each rank computes its share."""
         count = len(data.labels)
-        if count < self.ranks:
+        if self._alone or count < self.ranks:
             return super().evaluate(data, batch_size)
         first, end = (count * rank // self.ranks for rank in (self.rank, self.rank + 1))
         share = Data(data.pixels[first:end], data.labels[first:end], data.mean, data.std)
@@ -80,6 +80,10 @@ class ParallelEngine(TorchEngine):
         dist.all_reduce(outputs)
         dist.all_reduce(total)
         return total.item() / count, outputs.cpu().numpy()
+
+    def part(self) -> None:
+        """Go on alone, once the training is over: an evaluation then needs no other rank, and is whole."""
+        self._alone = True
 
     def training_state(self) -> dict[str, Any]:
         """Return what a `TorchEngine` would, and the number of steps, which the masks follow from."""
@@ -128,7 +132,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised images; x is (N, C) or (N, C, H, W)."""
-        if not self.training and self.running_mean is not None:
+        if not self.training:
             unchanged: Tensor = super().forward(input)
             return unchanged
         x = input.to(torch.promote_types(input.dtype, torch.float32))

@@ -332,6 +332,8 @@ def _run(
                 after_epoch=after_epoch,
                 between_batches=between_batches,
             )
+    if world.size > 1:
+        built[0].part()  # type: ignore[attr-defined]
     comparison = records.compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
     records.draw(folder, metrics, data, results[0], plan, built[0].state_dict())
     # A run that has a summary is a whole one: all else is there, and there is nothing left to resume.

@@ -39,18 +39,24 @@ def examples():
     )
 
 
-def learn(kind, name):
-    """Take a few steps in float64; returns all that came of them, by name."""
+def engine_of(kind, name):
     torch.manual_seed(1)
     made = network(name).double()
     optimizer = torch.optim.SGD(made.parameters(), lr=0.1, momentum=0.9)
-    engine = kind(made, nn.CrossEntropyLoss(), optimizer, "cpu")
+    return kind(made, nn.CrossEntropyLoss(), optimizer, "cpu")
+
+
+def learn(kind, name):
+    """Take a few steps in float64; returns all that came of them, by name."""
+    engine = engine_of(kind, name)
     data, found = engine.put(*examples(), 0.1307, 0.3081), {}
     batches = BATCHES[:-1] if "bn" in name else BATCHES  # a single image has no variance
     for step, batch in enumerate(batches):
         loss, correct, norm = engine.train_step(data, np.array(batch))
         found |= {f"{step}.loss": loss, f"{step}.correct": correct, f"{step}.norm": norm}
-        found |= {f"{step}.grad.{key}": value.grad.clone() for key, value in made.named_parameters()}
+        found |= {
+            f"{step}.grad.{key}": value.grad.clone() for key, value in engine.network.named_parameters()
+        }
     found["evaluated.loss"], found["outputs"] = engine.evaluate(data, batch_size=7)
     return {key: np.asarray(value) for key, value in (found | engine.state_dict()).items()}
 
@@ -62,6 +68,10 @@ def main(rank, port, folder):
     dist.init_process_group("gloo", rank=rank, world_size=2)
     for name in NETWORKS:
         np.savez(f"{folder}/{name}-{rank}.npz", **learn(ParallelEngine, name))
+    engine = engine_of(ParallelEngine, "mlp-bn")
+    if rank == 0:  # the other one does not take part any more
+        engine.part()
+        engine.evaluate(engine.put(*examples(), 0.1307, 0.3081))
     dist.destroy_process_group()
 
 
