@@ -12,7 +12,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 # `make -j download train` must still train after the download.
 .NOTPARALLEL:
-.PHONY: help setup download train compare test lint check clean bench-idx fuzz-idx
+.PHONY: help setup download train compare test lint check clean bench bench-idx fuzz-idx
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,11 @@ lint: $(READY)  ## ruff, mypy and the import contract
 	$(BIN)/lint-imports
 
 check: lint test  ## everything that must pass before a change lands: lint and test
+
+bench: $(READY)  ## time both engines beside their peers and the floor, into build/bench (ARGS="--batches 64")
+	@$(BIN)/python benchmarks/training_speed.py $(ARGS)
+	@$(BIN)/python benchmarks/training_speed.py --scaling
+	@$(BIN)/python benchmarks/startup.py
 
 # What `make bench-idx` compares with. python-mnist and mnist install a package of the same name.
 PEERS := build/idx-peers

@@ -83,6 +83,8 @@ class NumpyEngine:
         self.network = network
         self.criterion = criterion
         self.optimizer = optimizer
+        self._images = np.empty(0, np.float32)  # receives the images of each batch
+        keep_memory()
 
     def put(self, images: np.ndarray, labels: np.ndarray, mean: float, std: float) -> Data:
         """Return uint8 images as ``(pixel / 255 - mean) / std`` in float32, with their labels."""
@@ -101,7 +103,7 @@ class NumpyEngine:
 
         Returns their mean loss, how many were read correctly, and the norm of the gradient, before the step.
         """
-        images, labels = data.images[batch], data.labels[batch]
+        images, labels = self._take(data.images, batch), data.labels[batch]
         self.network.train()
         logits = self.network(images)
         loss = self.criterion(logits, labels)
@@ -110,6 +112,12 @@ class NumpyEngine:
         norm = self._gradient_norm()
         self.optimizer.step()
         return float(loss), np.count_nonzero(logits.argmax(1) == labels), norm
+
+    def _take(self, images: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        """Return ``images[batch]``, in the array that the last batch was in."""
+        if len(self._images) < len(batch) or self._images.shape[1:] != images.shape[1:]:
+            self._images = np.empty((len(batch), *images.shape[1:]), images.dtype)
+        return np.take(images, batch, axis=0, out=self._images[: len(batch)], mode="clip")
 
     def _gradient_norm(self) -> float:
         """Return the length of the gradient, all parameters taken as one vector."""
@@ -141,22 +149,45 @@ class NumpyEngine:
         return {
             "model": self.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": {name: generator.bit_generator.state for name, generator in self._generators()},
+            "random": generator_states(self.network),
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Go on from where ``training_state`` was called; the keys may have become text."""
         self.load_state_dict(state["model"])
-        numbered = {int(number): entry for number, entry in state["optimizer"]["state"].items()}
-        self.optimizer.load_state_dict({**state["optimizer"], "state": numbered})
-        for name, generator in self._generators():
-            generator.bit_generator.state = state["random"][name]
+        load_optimizer(self.optimizer, state["optimizer"])
+        load_generators(self.network, state["random"])
 
-    def _generators(self) -> Iterator[tuple[str, np.random.Generator]]:
-        """Give what each layer draws from while training; several may share one."""
-        for name, module in self.network.named_modules():
-            if isinstance(module, nn_reference.Dropout):
-                yield name, module.generator
+
+def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
+    """Give an optimizer of ``nn_reference`` its ``state_dict`` back; the keys may have become text."""
+    numbered = {int(number): entry for number, entry in state["state"].items()}
+    optimizer.load_state_dict({**state, "state": numbered})
+
+
+def generator_states(network: Any) -> dict[str, Any]:
+    """Return where the masks of each Dropout come from, by its name; several may share a generator."""
+    return {name: module.generator.bit_generator.state for name, module in _dropouts(network)}
+
+
+def load_generators(network: Any, states: dict[str, Any]) -> None:
+    """Give each Dropout's generator the state that `generator_states` returned."""
+    for name, module in _dropouts(network):
+        module.generator.bit_generator.state = states[name]
+
+
+def _dropouts(network: Any) -> Iterator[tuple[str, Any]]:
+    modules = network.named_modules()
+    return ((name, module) for name, module in modules if isinstance(module, nn_reference.Dropout))
+
+
+def keep_memory() -> None:
+    """Let the C library keep the memory of arrays of up to 32 MB, instead of returning it between two steps.
+
+    To get it back, the system must clear every page anew: half the time of a step with a large batch. glibc
+    keeps blocks of the size of the largest one that it has seen freed; elsewhere this does nothing.
+    """
+    np.empty(31 << 20, np.uint8)
 
 
 @contextmanager
@@ -220,6 +251,7 @@ def build(
     *,
     seed: int,
     device: str = "cpu",
+    workers: int = 1,
     options: TorchOptions | None = None,
     parallel: bool = False,
 ) -> Engine:
@@ -230,10 +262,16 @@ def build(
     its global generator, which is seeded here. (``[seed, 0]`` draws the weights, ``[seed, 1, epoch]`` the
     order of the examples, ``[seed, 3]`` which of them are kept back for validation.)
 
-    With ``parallel`` PyTorch's is one of several ranks that compute together (`torch_impl.parallel`).
+    ``workers`` above 1 share the NumPy engine's steps; with ``parallel`` PyTorch's engine is one of several
+    ranks that compute together (`torch_impl.parallel`).
 
-    Raises ChainruleError when PyTorch has no such device.
+    Raises ChainruleError when PyTorch has no such device, and when a network cannot be trained by several
+    workers.
     """
+    if name == "numpy" and workers > 1:
+        from chainrule.workers import WorkersEngine
+
+        return WorkersEngine(recipe, seed, workers)
     network = recipe.build(
         nn_reference,
         generator=np.random.default_rng([seed, 0]),
@@ -241,9 +279,8 @@ def build(
     )
     if name == "numpy":
         criterion = recipe.build_loss(nn_reference)
-        return NumpyEngine(
-            network, criterion, recipe.build_optimizer(nn_reference.optim, network.parameters())
-        )
+        parameters = [nn_reference.utils.Vector(network.parameters())]
+        return NumpyEngine(network, criterion, recipe.build_optimizer(nn_reference.optim, parameters))
     engine = _build_torch(recipe, device, seed, options or TorchOptions(), parallel)
     engine.load_state_dict(dict(network.state_dict()))
     return engine

@@ -19,7 +19,9 @@ from chainrule.training import Trained, confusion_matrix
 COMPARED_IMAGES = 64
 
 
-def config(recipe: Recipe, engines: list[str], data: Dataset, device: str, threads: int) -> dict[str, Any]:
+def config(
+    recipe: Recipe, engines: list[str], data: Dataset, device: str, threads: int, workers: int
+) -> dict[str, Any]:
     """Return what is needed to repeat the run; the recipe is the one that was trained, with all options."""
     return {
         "command": ["chainrule", *sys.argv[1:]],
@@ -27,6 +29,7 @@ def config(recipe: Recipe, engines: list[str], data: Dataset, device: str, threa
         "engine": "both" if len(engines) > 1 else engines[0],
         "device": device,
         "threads": threads,
+        "workers": workers,
         "dataset": data.name,
         "dataset_folder": str(data.folder),
         "dataset_sha256": data.sha256,

@@ -7,7 +7,7 @@ import numpy as np
 from nn_reference._arrays import Array, plain
 from nn_reference.loss import reduce, spread
 from nn_reference.nll import NLLLoss, class_axis, weigh
-from nn_reference.softmax import exponentials, others
+from nn_reference.softmax import exponentials
 
 
 class Cache(NamedTuple):
@@ -53,8 +53,8 @@ def forward(
         divisor: Any = t.size // x.shape[axis]
     else:
         labels, row_weight = weigh(x, target, weight, ignore_index)
-        t = np.zeros_like(x)
-        np.put_along_axis(t, labels, row_weight * (1 - label_smoothing), axis)
+        classes = np.arange(x.shape[axis]).reshape(class_weight.shape)
+        t = (classes == labels) * (row_weight * (1 - label_smoothing))
         if label_smoothing:
             t += smooth * np.expand_dims(target != ignore_index, axis)
         divisor = row_weight.sum()
@@ -80,14 +80,16 @@ def backward(cache: Cache, grad_loss: Array) -> Array:
 
         dloss/dx_j = p_j (sum over i != j of t_i) - t_j (sum over i != j of p_i)
 
-    For a label k one of the two terms is 0 and the other has no cancellation: it is a sum of terms of one
-    sign, each accurate. For soft targets the terms cancel only near ``p = t / T``, where the gradient is zero
-    indeed; if the target is nearly all on one class, both terms are small. Source: Bishop (2006), section
-    4.3.4, for the derivative.
+    For a label k the first term is 0 and the second has no cancellation: minus the sum of the other
+    probabilities. That form is taken for the class that has more than half of T, if there is one. For every
+    other one ``T p_j`` and ``t_j`` are close only near ``p_j = t_j / T``, where the gradient is zero indeed.
+    Source: Bishop (2006), section 4.3.4, for the derivative.
     """
     p, t, axis, reduction, divisor = cache
-    grad = p * others(t, axis)
-    grad -= t * others(p, axis)
+    total = t.sum(axis, keepdims=True)
+    most = t > total / 2  # at most one class of each item
+    other_p, other_t = ((a * ~most).sum(axis, keepdims=True) for a in (p, t))
+    grad = np.where(most, p * other_t - t * other_p, p * total - t)
     per_item = spread(grad_loss, reduction, divisor)
     grad *= np.expand_dims(per_item, axis) if reduction == "none" else per_item
     return grad

@@ -62,6 +62,8 @@ def backward(
     rows = x.reshape(n, in_features)  # (N, in)
     grad_rows = grad_y.reshape(n, out_features)  # (N, out)
     out_x, out_weight, out_bias = out
+    if out_weight is None:  # in the order in memory that the weight has: optimizers go over both together
+        out_weight = np.empty_like(weight, np.result_type(grad_rows, rows))
     grad_weight = np.matmul(grad_rows.T, rows, out=out_weight)
     grad_bias = sum_rows(grad_rows, out_bias)
     if not need_grad_x:
@@ -104,7 +106,9 @@ class Linear(Layer):
         refuse("Linear", device=device)
         dtype = floating("Linear", dtype)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(np.empty((out_features, in_features), dtype))
+        self.weight = Parameter(
+            np.empty((in_features, out_features), dtype).T
+        )  # as x weight.T reads it fastest
         self.bias = Parameter(np.empty(out_features, dtype)) if bias else None
         init.reset_affine(self.weight, self.bias, generator)
 
@@ -114,6 +118,9 @@ class Linear(Layer):
         return forward(x, self.weight.data, None if self.bias is None else self.bias.data)
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array | None:
-        grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x)
+        out_weight, out_bias = (
+            p.spare if p is not None and p.grad is None else None for p in (self.weight, self.bias)
+        )
+        grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x, (None, out_weight, out_bias))
         self._accumulate(weight=grad_weight, bias=grad_bias)
         return grad_x

@@ -19,14 +19,16 @@ class Parameter:
 
     ``data`` is the value and ``grad`` the gradient of the loss with respect to it, of the same shape and
     dtype; ``None`` until a backward has run. Optimizers change ``data`` in place, so it may be a view: of a
-    transposed array, or of a vector that holds all parameters.
+    transposed array, or of a vector that holds all parameters. ``spare`` is None or an array that the next
+    gradient may be computed into; `nn_reference.utils.Vector` sets it.
     """
 
-    __slots__ = ("data", "grad")
+    __slots__ = ("data", "grad", "spare")
 
     def __init__(self, data: Array) -> None:
         self.data = data
         self.grad: Array | None = None
+        self.spare: Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

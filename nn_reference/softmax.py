@@ -19,27 +19,12 @@ def exponentials(x: Array, axis: int) -> tuple[Array, Array, Array]:
     """
     if not x.shape[axis]:
         return x.copy(), x.copy(), x.sum(axis, keepdims=True)
-    top = np.expand_dims(x.argmax(axis), axis)
-    shifted = x - np.take_along_axis(x, top, axis)
+    shifted = x - np.max(x, axis, keepdims=True)
     e = np.exp(shifted)
-    largest = np.take_along_axis(e, top, axis)  # 1, or nan
-    np.put_along_axis(e, top, 0, axis)
-    rest = e.sum(axis, keepdims=True) + (largest - 1)
-    np.put_along_axis(e, top, largest, axis)
+    top = shifted == 0  # e is 1 there; several classes may share the maximum
+    rest = (e - top).sum(axis, keepdims=True)
+    rest += np.count_nonzero(top, axis, keepdims=True) - 1
     return shifted, e, rest
-
-
-def others(a: Array, axis: int) -> Array:
-    """Return for each a_j >= 0 the sum of all a_i but itself, along the axis, in the shape of a.
-
-    For the largest a_j it is added up. For any other, ``sum(a) - a_j`` is as good: at least half is left.
-    """
-    top = np.expand_dims(a.argmax(axis), axis)
-    rest = a.copy()
-    np.put_along_axis(rest, top, 0, axis)
-    result = a.sum(axis, keepdims=True) - a
-    np.put_along_axis(result, top, rest.sum(axis, keepdims=True), axis)
-    return result
 
 
 def forward(x: Array, dim: int) -> tuple[Array, Cache]:

@@ -1,4 +1,4 @@
-"""``torch.nn.utils``: clipping of gradients."""
+"""``torch.nn.utils``: clipping of gradients; and all parameters as one vector."""
 
 from collections.abc import Iterable
 
@@ -33,3 +33,46 @@ def clip_grad_norm_(
     for grad in grads:
         grad *= factor
     return total
+
+
+class Vector(Parameter):
+    """Parameters laid end to end in one array, and their gradients in another.
+
+    Given to an optimizer in place of the parameters themselves, it is updated in one go; every formula of an
+    optimizer is element by element, so that nothing changes but the time. Each parameter's ``data`` becomes a
+    view of this one's, with its own order in memory, and a layer computes its gradient where it belongs
+    if it can. A parameter that has no gradient while others have one counts as having zeros. ``data`` and
+    ``grad``, if given, are the arrays that it uses.
+    """
+
+    def __init__(
+        self, parameters: Iterable[Parameter], data: Array | None = None, grad: Array | None = None
+    ) -> None:
+        self.parameters = list(parameters)
+        super().__init__(np.concatenate([p.data.ravel("K") for p in self.parameters], out=data))
+        self._grad = np.zeros_like(self.data) if grad is None else grad
+        stop = 0
+        for p in self.parameters:
+            start, stop = stop, stop + p.data.size
+            transposed = p.data.flags.f_contiguous
+            shape = p.shape[::-1] if transposed else p.shape
+            data, spare = (vector[start:stop].reshape(shape) for vector in (self.data, self._grad))
+            p.data, p.spare = (data.T, spare.T) if transposed else (data, spare)
+
+    @property
+    def grad(self) -> Array | None:
+        """The gradients of all parameters, or None if none has one."""
+        if all(p.grad is None for p in self.parameters):
+            return None
+        for p in self.parameters:
+            if p.grad is not p.spare and p.spare is not None:
+                p.spare[...] = 0 if p.grad is None else p.grad
+                p.grad = p.spare
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Array | None) -> None:
+        for p in self.parameters:
+            p.grad = None if value is None else p.spare
+        if value is not None:
+            self._grad[...] = value

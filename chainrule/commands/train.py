@@ -72,6 +72,9 @@ def train(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of either engine on the CPU.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share each step of the NumPy engine (a quiet machine: 2).")
+    ] = 1,
     precision: Annotated[
         Precision,
         typer.Option(help="Of PyTorch's products: tf32 (on CUDA) and bf16 keep 11 and 8 bits of a factor."),
@@ -121,7 +124,7 @@ def train(
     In several processes: torchrun --nproc-per-node 2 -m chainrule train ann --engine torch
     """
     check_least(("--epochs", epochs, 1), ("--batch-size", batch_size, 1), ("--seed", seed, 0))
-    check_least(("--threads", threads, 1), ("--validation", validation, 0))
+    check_least(("--threads", threads, 1), ("--workers", workers, 1), ("--validation", validation, 0))
     check_least(("--early-stopping", early_stopping, 1))
     if not checkpoint_every >= 0:
         raise WrongUsage(f"--checkpoint-every must be at least 0 seconds, found {checkpoint_every:g}")
@@ -158,7 +161,19 @@ def train(
         options |= {"validation": validation, "early_stopping": early_stopping}
         given = {f"training.{key}": value for key, value in options.items() if value is not None}
         how = TorchOptions(str(precision), compile, channels_last, cuda_graphs)
-        job = _new_job(recipe, settings or [], given, engine, dataset, root, device, threads, how, world.size)
+        job = _new_job(
+            recipe,
+            settings or [],
+            given,
+            engine,
+            dataset,
+            root,
+            device,
+            threads,
+            workers,
+            how,
+            world.size,
+        )
         path = out.expanduser() if out else Path("runs") / f"{job.plan.name}-{job.data.name}"
         folder = RunFolder(path, overwrite=overwrite, numbered=out is None)
     _check_ranks(job, world)
@@ -184,6 +199,7 @@ class _Job:
     engines: list[str]
     device: str
     threads: int
+    workers: int
     config: dict[str, Any]
     options: "TorchOptions"
 
@@ -197,6 +213,7 @@ def _new_job(
     root: Path | None,
     device: Device,
     threads: int,
+    workers: int,
     options: "TorchOptions",
     ranks: int,
 ) -> _Job:
@@ -210,10 +227,10 @@ def _new_job(
     plan = replace(plan, batch_size=plan.batch_size * ranks)  # what one step learns from
     data = datasets.load(dataset, root)
     _check_fit(plan, data)
-    config = records.config(plan, names, data, device, threads)
+    config = records.config(plan, names, data, device, threads, workers)
     if "torch" in names:
         config |= {"torch": asdict(options), "ranks": ranks}
-    return _Job(plan, data, names, device, threads, config, options)
+    return _Job(plan, data, names, device, threads, workers, config, options)
 
 
 def _job_of(run: "SavedRun", root: Path | None) -> _Job:
@@ -223,6 +240,7 @@ def _job_of(run: "SavedRun", root: Path | None) -> _Job:
 
     try:
         device, threads = run.config["device"], run.config["threads"]
+        workers = run.config.get("workers", 1)
         names = engine_names(EngineChoice(run.config["engine"]), Device(device))
         then, options = run.config["versions"], _options_in(run.config)
         _ = run.config["dataset"], run.config["dataset_folder"]
@@ -239,7 +257,7 @@ def _job_of(run: "SavedRun", root: Path | None) -> _Job:
     if changed:
         what = "; ".join(changed)
         _warn(f"{run.path} was begun with {what}: the bits may differ from those of an unbroken run")
-    return _Job(run.recipe, data, names, device, threads, run.config, options)
+    return _Job(run.recipe, data, names, device, threads, workers, run.config, options)
 
 
 def _data_of(config: dict[str, Any], root: Path | None) -> "Dataset":
@@ -287,7 +305,13 @@ def _run(
         world.broadcast({"plan": plan, "config": job.config, "state": state, "how": world.how_to_resume})
     built = [
         engines.build(
-            plan, name, seed=plan.seed, device=job.device, options=job.options, parallel=world.size > 1
+            plan,
+            name,
+            seed=plan.seed,
+            device=job.device,
+            workers=job.workers,
+            options=job.options,
+            parallel=world.size > 1,
         )
         for name in names
     ]

@@ -57,11 +57,12 @@ def update(
     v += scratch
     if v_max is not None:
         v = np.maximum(v_max, v, out=v_max)
+    # m^ / (sqrt(v^) + eps) with both fractions taken out, which saves a pass over the array
+    root = math.sqrt(1 - beta2**step)
     np.sqrt(v, out=scratch)
-    scratch /= math.sqrt(1 - beta2**step)
-    scratch += eps
+    scratch += eps * root
     np.divide(m, scratch, out=scratch)
-    scratch *= lr / (1 - beta1**step)
+    scratch *= lr * root / (1 - beta1**step)
     w -= scratch
 
 

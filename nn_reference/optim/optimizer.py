@@ -18,12 +18,15 @@ Params: TypeAlias = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iter
 
 
 def pieces(*arrays: Array | None) -> Iterator[tuple[Any, ...]]:
-    """Yield views of the same part of each array, cut along the first axis; None stays None.
+    """Yield views of the same part of each array, cut along its slowest axis; None stays None.
 
     An update makes several passes over its arrays: piece by piece they find them in the cache, and need
     little scratch.
     """
-    shape = next(a.shape for a in arrays if a is not None)
+    first = next(a for a in arrays if a is not None)
+    shape = first.shape
+    if first.flags.f_contiguous and len(shape) > 1:
+        shape, arrays = shape[::-1], tuple(None if a is None else a.T for a in arrays)
     if not shape:
         yield arrays
         return
