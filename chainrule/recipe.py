@@ -99,9 +99,12 @@ class Recipe:
         """Return the loss, built from ``nn_reference`` or ``torch.nn``."""
         return make(nn, self.loss)
 
-    def build_optimizer(self, optim: ModuleType, parameters: Any) -> Any:
-        """Return the optimizer of ``parameters``, built from ``nn_reference.optim`` or ``torch.optim``."""
-        return make(optim, self.optimizer, parameters)
+    def build_optimizer(self, optim: ModuleType, parameters: Any, **more: Any) -> Any:
+        """Return the optimizer of ``parameters``, built from ``nn_reference.optim`` or ``torch.optim``.
+
+        ``more`` is handed to it as well: how it computes what the recipe says (``fused=True`` of PyTorch).
+        """
+        return make(optim, self.optimizer, parameters, **more)
 
     def build_scheduler(self, optim: ModuleType, optimizer: Any, steps_per_epoch: int) -> Any:
         """Return the scheduler of ``optimizer``, to be stepped once every ``interval``, or None.
