@@ -539,7 +539,7 @@ class Operation:
             owner = copy.deepcopy(self.kind)
         else:
             parameters = {name: values[name].copy() for name in probe["parameters"]}
-            sizes = probe["sizes"]
+            sizes = {name: plain(size) for name, size in probe["sizes"].items()}
             extra = {"rng": np.random.default_rng(probe["seed"])}
             ways = assign(self.kind, parameters | sizes | extra, list(sizes), self.names, options)
             ways += (
