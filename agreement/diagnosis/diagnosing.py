@@ -91,13 +91,13 @@ def subject_of(path: Path, tree: ast.Module | None, name: str | None = None) -> 
     for text in (path.stem, *names):
         text = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower())
         fitting = [
-            (len(alias), -i, subject)
+            (len(alias), alias == subject.name, -i, subject)
             for i, subject in enumerate(SUBJECTS.values())
             for alias in subject.names
             if re.search(rf"(^|_){alias}(_|\d|$)", text) or alias == text.replace("_", "")
         ]
         if fitting:
-            return max(fitting, key=lambda found: found[:2])[2]
+            return max(fitting, key=lambda found: found[:3])[3]
     raise UnknownSubject(
         f"{path.name}: nothing says what this is; name it with --as, or write "
         f'SUBJECT = "..." into the file: {known}'

@@ -23,9 +23,9 @@ CONV_NAMES = {
 
 
 def _conv_draw(rng: np.random.Generator, i: int) -> Probe:
-    shapes = ((3, 2, 5, 6), (4, 3, 7, 6), (3, 2, 5, 6), (3, 2, 7, 8), (3, 4, 6, 5))
-    kernels = ((4, 2, 3, 2), (2, 3, 3, 2), (4, 2, 3, 2), (5, 2, 2, 3), (6, 2, 2, 3))
-    options = ({}, {"stride": 2, "padding": 1}, {}, {"dilation": 2}, {"groups": 2})[i]
+    shapes = ((3, 2, 5, 6), (3, 2, 5, 6), (4, 3, 7, 6), (3, 2, 7, 8), (3, 4, 6, 5))
+    kernels = ((4, 2, 3, 2), (4, 2, 3, 2), (2, 3, 3, 2), (5, 2, 2, 3), (6, 2, 2, 3))
+    options = ({}, {}, {"stride": 2, "padding": 1}, {"dilation": 2}, {"groups": 2})[i]
     shape, kernel = shapes[i], kernels[i]
     args = {
         "x": batch_first(rng, *shape),
@@ -162,7 +162,7 @@ POOL_OPTIONS: dict[str, Any] = {"kernel_size": 2, "stride": None, "padding": 0}
 
 def _pool_draw(kind: str) -> Any:
     def draw(rng: np.random.Generator, i: int) -> Probe:
-        shapes = ((3, 2, 6, 4), (4, 3, 8, 6), (3, 2, 6, 4), (3, 2, 7, 8), (3, 4, 5, 7), (3, 2, 6, 8))
+        shapes = ((3, 2, 6, 4), (3, 2, 6, 4), (4, 3, 8, 6), (3, 2, 7, 8), (3, 4, 5, 7), (3, 2, 6, 8))
         options = (
             {},
             {},

@@ -1,6 +1,6 @@
 """The subjects that are one layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import nn_reference as nn
 from agreement.diagnosis.chain import Chain, Link, own
 from agreement.diagnosis.subject import BIAS, WEIGHT, Layout, Probe, Subject, Suspect, X, batch_first
 from agreement.measures import Array
+from agreement.mutants.operations import mutants_of
 
 Draw = Callable[[np.random.Generator, int], Probe]
 ELEMENTS = "dL/dx[i] = dL/dy[i] · dy[i]/dx[i]      (*) = (*) · (*)"
@@ -54,7 +55,8 @@ def layer(
 
 # -- element by element ---------------------------------------------------------------------------------
 
-SHAPES = ((5, 4), (3, 7), (5, 4), (6, 2))
+# The first two alike, so that a stale cache shows.
+SHAPES = ((5, 4), (5, 4), (3, 7), (6, 2))
 
 
 def elements(
@@ -252,7 +254,7 @@ def _gelu_tanh() -> Subject:
 
 def _flatten() -> Subject:
     def draw(rng: np.random.Generator, i: int) -> Probe:
-        shape = ((3, 2, 4, 5), (4, 3, 2, 5), (3, 2, 4, 5))[i]
+        shape = ((3, 2, 4, 5), (3, 2, 4, 5), (4, 3, 2, 5))[i]
         upstream = rng.normal(size=(shape[0], int(np.prod(shape[1:]))))
         return Probe({"x": batch_first(rng, *shape)}, upstream, batch=shape[0], seed=i)
 
@@ -326,7 +328,7 @@ TRANSPOSED = Layout(
 
 
 def _linear_draw(rng: np.random.Generator, i: int) -> Probe:
-    n, inputs, outputs = ((4, 6, 3), (5, 2, 7), (4, 6, 3), (3, 5, 4))[i]
+    n, inputs, outputs = ((4, 6, 3), (4, 6, 3), (5, 2, 7), (3, 5, 4))[i]
     args = {
         "x": batch_first(rng, n, inputs),
         "weight": rng.normal(size=(outputs, inputs)),
@@ -387,7 +389,7 @@ def _linear_extra(chain: Chain) -> list[Suspect]:
 
 
 def _one_sample(rng: np.random.Generator, i: int) -> Probe:
-    inputs, outputs = ((6, 3), (2, 7), (6, 3), (5, 4))[i]
+    inputs, outputs = ((6, 3), (6, 3), (2, 7), (5, 4))[i]
     args = {
         "x": batch_first(rng, inputs),
         "weight": rng.normal(size=(outputs, inputs)),
@@ -436,7 +438,7 @@ class _Masked(nn.Dropout):
 
 
 def _dropout_draw(rng: np.random.Generator, i: int) -> Probe:
-    shape, p = (((5, 4), 0.3), ((3, 7), 0.6), ((5, 4), 0.3))[i]
+    shape, p = (((5, 4), 0.3), ((5, 4), 0.3), ((3, 7), 0.6))[i]
     x = rng.uniform(0.5, 2.0, shape) * rng.choice((-1.0, 1.0), shape)  # no zeros: a zero output was dropped
     mask = (rng.random(shape) >= p).astype(float)
     mask.flat[:2] = (0.0, 1.0)
@@ -453,6 +455,21 @@ def _observe_mask(probe: Probe, output: Array) -> Probe:
     if output.shape != probe.args["x"].shape:
         return probe
     return replace(probe, args={**probe.args, "mask": (output != 0).astype(float)})
+
+
+def _another_mask(evidence: Sequence[Any]) -> tuple[str, str, str] | None:
+    """Recognise a gradient that was masked and scaled, but with another mask."""
+    name, other = "grad of x", False
+    for e in evidence:
+        found, scale = e.found.get(name), 1 / (1 - e.probe.options["p"])
+        if found is None or found.shape != e.right[name].shape:
+            return None
+        mask = found / (e.probe.upstream * scale)
+        if not np.all((np.abs(mask) < 1e-6) | (np.abs(mask - 1) < 1e-6)) or mask.all() or not mask.any():
+            return None
+        other = other or bool((np.round(mask) != e.probe.args["mask"]).any())
+    mutant = next(m for m in mutants_of("Dropout") if m.name == "Dropout: mask drawn anew")
+    return (mutant.name, mutant.mistake, mutant.wrong) if other else None
 
 
 def _dropout_extra(chain: Chain) -> list[Suspect]:
@@ -526,7 +543,7 @@ def _dropout_extra(chain: Chain) -> list[Suspect]:
 
 
 def _scores_draw(rng: np.random.Generator, i: int) -> Probe:
-    shape = ((4, 5), (3, 7), (4, 5), (6, 3))[i]
+    shape = ((4, 5), (4, 5), (3, 7), (6, 3))[i]
     return Probe({"x": batch_first(rng, *shape)}, rng.normal(size=shape), {"dim": -1}, batch=shape[0], seed=i)
 
 
@@ -668,9 +685,9 @@ RUNNING = ("running_mean", "running_var")
 def _norm_draw(images: bool) -> Draw:
     def draw(rng: np.random.Generator, i: int) -> Probe:
         shape = (
-            ((3, 4, 2, 5), (2, 3, 4, 3), (3, 4, 2, 5), (3, 2, 4, 3))
+            ((3, 4, 2, 5), (3, 4, 2, 5), (2, 3, 4, 3), (3, 2, 4, 3))
             if images
-            else ((6, 4), (5, 3), (6, 4), (7, 2))
+            else ((6, 4), (6, 4), (5, 3), (7, 2))
         )[i]
         channels = shape[1]
         args = {
@@ -819,6 +836,7 @@ LAYERS = [
         },
         options={"training": True},
         observe=_observe_mask,
+        recognise=_another_mask,
         explain={
             "grad of x": (
                 "Once the mask is drawn it is a constant, and each output depends on the input in the same "

@@ -89,7 +89,7 @@ def _upstream(rng: np.random.Generator, probe: Probe, kind: str) -> Probe:
 
 def _labels(kind: str) -> Callable[[np.random.Generator, int], Probe]:
     def draw(rng: np.random.Generator, i: int) -> Probe:
-        n, c = ((4, 5), (6, 3), (4, 5), (5, 4), (7, 4), (6, 5), (5, 3))[i]
+        n, c = ((4, 5), (4, 5), (6, 3), (5, 4), (7, 4), (6, 5), (5, 3))[i]
         x = batch_first(rng, n, c)
         target = rng.integers(0, c, n)
         target[:2] = (0, c - 1)
@@ -110,7 +110,7 @@ def _labels(kind: str) -> Callable[[np.random.Generator, int], Probe]:
 
 
 def _soft(rng: np.random.Generator, i: int) -> Probe:
-    n, c = ((4, 5), (6, 3), (4, 5), (5, 4))[i]
+    n, c = ((4, 5), (4, 5), (6, 3), (5, 4))[i]
     target = np.exp(rng.normal(size=(n, c)))
     target /= target.sum(1, keepdims=True)
     options = {"weight": rng.uniform(0.3, 3.0, c)} if i == 3 else {}
@@ -120,7 +120,7 @@ def _soft(rng: np.random.Generator, i: int) -> Probe:
 
 def _difference(kind: str) -> Callable[[np.random.Generator, int], Probe]:
     def draw(rng: np.random.Generator, i: int) -> Probe:
-        shape = ((4, 5), (6, 3), (4, 5), (5, 3))[i]
+        shape = ((4, 5), (4, 5), (6, 3), (5, 3))[i]
         x, target = batch_first(rng, *shape), batch_first(rng, *shape)
         if kind == "BCEWithLogitsLoss":
             target = (rng.random(shape) < 0.5).astype(float)
@@ -251,7 +251,7 @@ def _entropy_extra(chain: Chain) -> list[Suspect]:
 
 
 def _probabilities_draw(rng: np.random.Generator, i: int) -> Probe:
-    n, c = ((4, 5), (6, 3), (4, 5))[i]
+    n, c = ((4, 5), (4, 5), (6, 3))[i]
     target = rng.integers(0, c, n)
     target[:2] = (0, c - 1)
     args = {"x": _softmax(rng.normal(size=(n, c))), "target": target}

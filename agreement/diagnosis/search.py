@@ -127,6 +127,11 @@ class Search:
             rank = min(s.rank for s in whole)
             best = [s for s in whole if s.rank == rank]
             return [Explanation((s.name,), (s.mistake,), (s.wrong,), tuple(self.wrong)) for s in best]
+        rated = [s for s in self.suspects if s.any_rate and self._at_another_rate(s)]
+        if rated:
+            return [Explanation((s.name,), (s.mistake,), (s.wrong,), tuple(self.wrong)) for s in rated]
+        if self.subject.recognise is not None and (seen := self.subject.recognise(self.evidence)):
+            return [Explanation((seen[0],), (seen[1],), (seen[2],), tuple(self.wrong))]
         atoms = {name: self._atoms(name) for name in self.wrong}
         if all(atoms.values()) and (found := self._together(atoms)):
             if len(found[0].names) < 2 or self.subject.planned is None:
@@ -137,6 +142,28 @@ class Search:
     def _whole(self, suspect: Suspect) -> bool:
         """Tell whether one suspect gives everything, wrong and right."""
         return all(self.gives(suspect, name) for name in [*self.wrong, *self.names])
+
+    def _at_another_rate(self, suspect: Suspect) -> bool:
+        """Tell whether a suspect gives everything when what it changes is multiplied by one number."""
+        rate = None
+        for name in [*self.wrong, *self.names]:
+            for i in self.order(name):
+                e = self.evidence[i]
+                found, right, made = e.found.get(name), e.right.get(name), self.tensors(suspect, i).get(name)
+                if (
+                    found is None
+                    or right is None
+                    or made is None
+                    or not found.shape == right.shape == made.shape
+                ):
+                    return False
+                change = made - right
+                if rate is None:
+                    size = float((change * change).sum())
+                    rate = float(((found - right) * change).sum()) / size if size else 0.0
+                if not rate > 0 or not agrees(found, right + rate * change, scale_of(e.right)):
+                    return False
+        return rate is not None
 
     # -- several mistakes -----------------------------------------------------------------------------------
 
@@ -195,6 +222,8 @@ class Search:
         for rule in RULES:
             if self._holds(rule.make, tensors):
                 held.append((rule.name, rule.mistake, rule.wrong))
+        if any(row[0] == "stale-cache" for row in held):
+            held = [row for row in held if row[0] != "stale-cache, of the input"]
         by_shape = [list(shapes(case, found)) for case, found in tensors]
         held += [row for row in by_shape[0] if all(any(row[0] == r[0] for r in rows) for rows in by_shape)]
         others = [{row[0]: row for row in swapped(case)} for case, _ in tensors]

@@ -1,6 +1,7 @@
 """The subjects that are put together: a neuron, a broadcast bias, an MLP, a weight used twice."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ Change = Callable[[Probe, Tensors], Any]
 
 
 def _neuron_draw(rng: np.random.Generator, i: int) -> Probe:
-    inputs = (3, 5, 3, 4)[i]
+    inputs = (3, 3, 5, 4)[i]
     args = {
         "x": rng.normal(size=inputs),
         "weight": rng.normal(size=inputs),
@@ -157,7 +158,7 @@ NEURON_WORDS = {
 
 
 def _broadcast_draw(rng: np.random.Generator, i: int) -> Probe:
-    shape = ((3, 4, 5), (4, 2, 3), (3, 4, 5))[i]
+    shape = ((3, 4, 5), (3, 4, 5), (4, 2, 3))[i]
     args = {"x": batch_first(rng, *shape), "bias": rng.normal(size=shape[-1])}
     return Probe(args, rng.normal(size=shape), {}, ("bias",), (), {"features": shape[-1]}, i, shape[0])
 
@@ -261,7 +262,7 @@ MLP_NAMES = {
 
 
 def _mlp_draw(rng: np.random.Generator, i: int) -> Probe:
-    n, inputs, hidden, outputs = ((4, 5, 6, 3), (6, 3, 7, 4), (4, 5, 6, 3))[i]
+    n, inputs, hidden, outputs = ((4, 5, 6, 3), (4, 5, 6, 3), (6, 3, 7, 4))[i]
     args = {
         "x": batch_first(rng, n, inputs),
         "w1": rng.normal(size=(hidden, inputs)),
@@ -323,11 +324,21 @@ def _mlp_suspects() -> list[Suspect]:
             "grad_w1 = delta.T h",
             lambda p, x, z, h, w1, w2, g: {},
         ),
+        replace(
+            of(
+                "update-before-input-gradient",
+                "The weight is changed as soon as its gradient is there; the layer below sees the new one.",
+                "delta = grad_y (w2 - lr grad_w2)",
+                moved,
+            ),
+            any_rate=True,
+        ),
         of(
-            "update-before-input-gradient",
-            "The weight is changed as soon as its gradient is there; the layer below sees the new weight.",
-            "delta = grad_y (w2 - lr grad_w2)",
-            moved,
+            "early-return",
+            "The loop over the layers stops one too early: the first layer never learns.",
+            "grad_w1 = 0, grad_b1 = 0",
+            lambda p, x, z, h, w1, w2, g: {"grad of w1": np.zeros_like(w1), "grad of b1": 0 * z[0]},
+            0,
         ),
         of(
             "early-return",
@@ -437,7 +448,7 @@ MLP_WORDS = {
 
 
 def _shared_draw(rng: np.random.Generator, i: int) -> Probe:
-    n, d = ((3, 4), (5, 3), (3, 4))[i]
+    n, d = ((3, 4), (3, 4), (5, 3))[i]
     args = {"x": batch_first(rng, n, d), "weight": rng.normal(size=(d, d)) / np.sqrt(d)}
     return Probe(args, rng.normal(size=(n, d)), {}, ("weight",), (), {"features": d}, i, n)
 

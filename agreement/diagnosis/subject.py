@@ -164,6 +164,7 @@ class Suspect:
     kind: Kind = Kind.OPERATION
     rank: int = 0  # of those that give the same numbers, the lowest is named
     plan: Mapping[int, Sequence[Mutant]] | None = None  # the mutants in it, by link of a chain
+    any_rate: bool = False  # what it changes is proportional to a rate that only the learner knows
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ class Subject:
         None  # of two mutants at once
     )
     layouts: tuple["Layout", ...] = ()
+    # Recognises a mistake that no probe can foretell: (name, mistake, wrong), from what was found.
+    recognise: Callable[[Sequence[Any]], tuple[str, str, str] | None] | None = None
 
 
 @dataclass(frozen=True)

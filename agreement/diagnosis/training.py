@@ -306,7 +306,7 @@ def _network_draw(seed: int) -> list[Probe]:
             if isinstance(module, nn.Linear):
                 nn.init.reset_affine(module.weight, module.bias, rng)
         state = {name: np.array(value) for name, value in network.double().state_dict().items()}
-        batches = [(rng.standard_normal((12, WIDTH)), rng.integers(0, WIDTH, 12)) for _ in range(5)]
+        batches = [(rng.standard_normal((12, WIDTH)), rng.integers(0, WIDTH, 12)) for _ in range(4)]
         settings = {
             "optimizer": setup.name,
             "arguments": dict(setup.settings),
@@ -316,7 +316,7 @@ def _network_draw(seed: int) -> list[Probe]:
             "norm_momentum": None if i == 0 else 0.1,
         }
         extra = {"batches": batches, "settings": settings, "whole": True}
-        probes.append(Probe(state, np.zeros(5), {}, seed=i, batch=12, extra=extra))
+        probes.append(Probe(state, np.zeros(4), {}, seed=i, batch=12, extra=extra))
     return probes
 
 

@@ -232,6 +232,8 @@ class Names:
 
     def role(self, name: str, allowed: Any) -> str | None:
         """Return the first of the allowed roles that a name may stand for."""
+        if name in allowed:
+            return name
         for fold in (str, str.lower):
             for role in allowed:
                 if any(fold(name) == fold(alias) for alias in [role, *self.roles.get(role, ())]):
@@ -537,7 +539,7 @@ class Operation:
             owner = copy.deepcopy(self.kind)
         else:
             parameters = {name: values[name].copy() for name in probe["parameters"]}
-            sizes = probe["sizes"]
+            sizes = {name: plain(size) for name, size in probe["sizes"].items()}
             extra = {"rng": np.random.default_rng(probe["seed"])}
             ways = assign(self.kind, parameters | sizes | extra, list(sizes), self.names, options)
             ways += (
@@ -783,7 +785,7 @@ class Optimizer:
                 self.set_rate(owner, lr)
                 g = {"w": grad.copy()} if dicts else grad.copy()
                 needed = [p for p in parameters_of(method) or [] if p.default is p.empty]
-                ways = [([held, g], {}, {})] if len(needed) == 2 else [([g], {}, {})]
+                ways: list[Any] = [([held, g], {}, {})] if len(needed) == 2 else [([g], {}, {})]
                 if len(needed) > 2:
                     raise Failed("the step", TypeError("step takes more than parameters and gradients"))
                 if len(needed) == 2 and self.names.role(needed[0].name, ["w", "grad"]) == "grad":
@@ -803,11 +805,11 @@ class Optimizer:
             for p in parameters_of(getattr(self.kind, "step", None) or self.kind.update) or []
             if p.default is p.empty
         ]
-        ways: list[Callable[[], list[Any]]] = []
-        ways += [lambda: pair(False, False), lambda: pair(False, True)] if not wants else []
-        ways += [torch_like] if not needed or wants else []
-        ways += [lambda: pair(True, True), lambda: pair(True, False)]
-        for way in ways:
+        attempts: list[Callable[[], list[Any]]] = []
+        attempts += [lambda: pair(False, False), lambda: pair(False, True)] if not wants else []
+        attempts += [torch_like] if not needed or wants else []
+        attempts += [lambda: pair(True, True), lambda: pair(True, False)]
+        for way in attempts:
             try:
                 return {"variants": {"": [encode(w) for w in way()]}, "changed": []}
             except Failed as error:

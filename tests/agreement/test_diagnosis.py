@@ -9,6 +9,7 @@ import pytest
 
 import nn_reference as nn
 from agreement.diagnosis import SUBJECTS, Limits, UnknownSubject, diagnose
+from agreement.diagnosis.diagnosing import subject_of
 from agreement.diagnosis.training import train
 from agreement.mutants import NETWORKS, OPERATIONS, OPTIMIZERS, Kind
 from nn_reference import gelu
@@ -382,3 +383,17 @@ def test_float32_noise_is_no_mistake():
         "backward": lambda grad_output, x: grad_output * (1 - np.tanh(x.astype(np.float32)) ** 2),
     }
     assert diagnose(None, "tanh", code=code).ok
+
+
+@pytest.mark.parametrize(
+    ("file", "subject"),
+    [
+        ("network.py", "network"),
+        ("my_linear_2.py", "linear"),
+        ("BatchNorm2d.py", "batchnorm2d"),
+        ("softmax_cross_entropy.py", "cross_entropy"),
+        ("log_softmax.py", "log_softmax"),
+    ],
+)
+def test_the_name_of_a_file_says_what_it_is(file, subject):
+    assert subject_of(Path(file), None).name == subject
