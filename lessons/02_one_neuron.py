@@ -214,8 +214,8 @@ def _(mo):
     What if a value is used twice? In $y = w \cdot (w x)$ the weight acts once directly and once through the
     inner product. The **multivariable** chain rule says: multiply along each path, and *add* the paths.
 
-    $$\frac{\partial y}{\partial w} = \underbrace{w x}_{\text{outer use}} + \underbrace{w \cdot x}_{\text{inner use}}
-    = 2 w x$$
+    $$\frac{\partial y}{\partial w} =
+    \underbrace{w x}_{\text{outer use}} + \underbrace{w \cdot x}_{\text{inner use}} = 2 w x$$
 
     That is why gradients are added up (`+=`) wherever a value goes to several places: to all neurons of the
     next layer (lesson 4), to all examples of a batch, to all positions of an image (lesson 10).
