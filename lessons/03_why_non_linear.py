@@ -186,8 +186,9 @@ def _(mo, steepest):
     mo.md(
         "| activation | largest derivative | to the power of 10 layers |\n| --- | --- | --- |\n"
         + "\n".join(f"| {name} | {slope:.3f} | {slope**10:.1e} |" for name, slope in steepest.items())
-        + "\n\nThe sigmoid never lets more than a quarter of the gradient through; tanh only does so near 0; ReLU "
-        "lets through all or nothing."
+        + "\n\nThe sigmoid never lets more than a quarter of the gradient through. "
+        "tanh lets all of it through, but "
+        "only near 0; ReLU lets through all or nothing."
     )
     return
 

@@ -233,11 +233,11 @@ def _(batch_sizes, distances, noise, np, plt):
 @app.cell(hide_code=True)
 def _(mo, noise):
     mo.md(f"""
-    A single example's gradient is off by {noise[1]:.1f} times the length of the gradient itself; of 16 it
-    is still {noise[16]:.2f}, of 64 {noise[64]:.2f}. Four times the work halves the error (the square-root
-    law of every mean; it falls faster at the end, where a batch is a large part of the 1,500 images). So
-    for the price of one exact step one can take two dozen good ones. There is a bonus: a little noise keeps
-    training from settling into the first hollow.
+    A single example's gradient is off by {noise[1]:.1f} times the length of the gradient itself; that of 16
+    by {noise[16]:.1f}, of 64 by {noise[64]:.1f}, of 256 by {noise[256]:.2f}. Four times the work halves the
+    error (the square-root law of every mean; at the end it falls faster, as a batch is then a large part of
+    the 1,500 images). 64 examples point roughly downhill, and for the price of one exact step one takes 23
+    such steps. There is a bonus: a little noise keeps training from settling into the first hollow.
 
     The other half of the answer is the machine: for a batch the layer reads its weights from memory once
     and uses them N times, so 64 examples cost much less than 64 times one example.
@@ -281,7 +281,9 @@ def _(by_size, data, mo):
     mo.md(
         "| batch size | test accuracy |\n| --- | --- |\n"
         + "\n".join(f"| {size} | {accuracy:.1%} |" for size, accuracy in by_size.items())
-        + f"\n\nThe differences are {(max(by_size.values()) - min(by_size.values())) * _n:.0f} of {_n} test images: chance. "
+        + f"\n\nBetween best and worst lie {_n * (max(by_size.values()) - min(by_size.values())):.0f} "
+        f"of {_n} "
+        "test images: chance. "
         "(Lesson 5 computes how much chance there is in an accuracy.)"
     )
     return
@@ -306,7 +308,7 @@ def _(np):
 
     def backward(cache, grad_y):
         """Return the gradients of x, weight and bias. Your turn."""
-        x, weight = cache
+        x, _weight = cache
         grad_x = np.zeros_like(x)
         grad_weight = grad_y.T @ x
         grad_bias = grad_y.mean(0)

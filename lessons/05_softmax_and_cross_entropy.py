@@ -317,7 +317,7 @@ def _(mo):
     Write the backward of **softmax alone**, for any upstream gradient $g$. Its derivative is a matrix,
     $\partial p_i / \partial z_j = p_i ([i = j] - p_j)$, so
 
-    $$\frac{\partial L}{\partial z_j} = \sum_i g_i\, p_i ([i = j] - p_j) = p_j \Big(g_j - \sum_i g_i\, p_i\Big)$$
+    $$\frac{\partial L}{\partial z_j} = \sum_i g_i\, p_i ([i = j] - p_j) = p_j (g_j - \sum_i g_i\, p_i)$$
 
     The version below forgets the sum, as if softmax worked on each element alone. A check with an upstream
     gradient of ones would be of no use here: do you see why? (The probabilities sum to 1, whatever the

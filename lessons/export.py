@@ -117,7 +117,7 @@ def run(app: mo.App) -> tuple[list[Cell], dict[str, Any]]:
         if cell.controls:
             depends |= {name: tuple(cell.controls) for name in defined}
             upstream |= dict.fromkeys(defined, compiled)
-        cell.frames = dict(frames(cell, compiled, values, upstream))
+        cell.frames = dict(frames(cell, compiled, values, upstream)) if not own else {(): ""}
         if isinstance(output, Figure):
             cell.picture = saved(output, "png")
         plt.close("all")
@@ -229,14 +229,19 @@ def formulas(text: str) -> str:
 
 def inline(match: re.Match[str]) -> str:
     """Return one formula within a line."""
-    return mathml(html.unescape(match[1].strip()))
+    return mathml(spaced(match[1]))
 
 
 def block(match: re.Match[str]) -> str:
     """Return one formula on lines of its own."""
-    return (
-        f'<div class="formula" tabindex="0">{mathml(html.unescape(match[1].strip()), display="block")}</div>'
-    )
+    formula = mathml(spaced(match[1]), display="block")
+    return f'<div class="formula" tabindex="0">{formula}</div>'
+
+
+def spaced(latex: str) -> str:
+    """Put a thin space behind a function's name, as TeX does and latex2mathml does not."""
+    functions = r"(\\(?:log|exp|tanh|max|min)(?:\^\w)?)\s*(?=[\w\\])"
+    return re.sub(functions, r"\1\\,", html.unescape(latex).strip())
 
 
 def page(title: str, cells: list[Cell], before: Path | None = None, after: Path | None = None) -> str:
