@@ -135,10 +135,10 @@ def _(images, labels, plt, which):
     picture, (left, right) = plt.subplots(
         1, 2, figsize=(7.5, 3.2), width_ratios=(1, 1.6), layout="constrained"
     )
-    left.imshow(images[which.value])
+    left.imshow(images[which.value], cmap="gray_r")
     left.set_title(f"labelled {labels[which.value]}")
     _part = images[which.value][9:17, 9:19]
-    right.imshow(_part, vmin=0, vmax=255)
+    right.imshow(_part, cmap="gray_r", vmin=0, vmax=255)
     for _r, _row in enumerate(_part):
         for _c, _pixel in enumerate(_row):
             right.text(_c, _r, _pixel, ha="center", va="center", color="white" if _pixel > 128 else "black")

@@ -157,7 +157,8 @@ def _(accuracy_by_hand, mo):
 @app.cell(hide_code=True)
 def _(np, plt, trained):
     _order = np.argsort(-np.abs(trained["W1"]).max(1))[:16]
-    neurons, _all = plt.subplots(2, 8, figsize=(8, 2.1), layout="constrained")
+    neurons, _all = plt.subplots(2, 8, figsize=(8, 2.4), layout="constrained")
+    neurons.suptitle("the weights of 16 hidden neurons")
     for _axes, _unit in zip(_all.flat, _order, strict=True):
         _image = trained["W1"][_unit].reshape(28, 28)
         _axes.imshow(_image, cmap="RdBu_r", vmin=-np.abs(_image).max(), vmax=np.abs(_image).max())
@@ -345,7 +346,7 @@ def _(mo, same_as_by_hand):
     Adding up is useful, too. If a batch does not fit into memory, run two halves, each with its loss
     divided by two, and only then take the step: the gradients are the same as those of the whole.
 
-    The five lines of every training loop, here and in PyTorch:
+    The four lines of every training loop, here and in PyTorch:
 
     ```python
     optimizer.zero_grad()              # forget the last step's gradients

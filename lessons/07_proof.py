@@ -247,7 +247,7 @@ def _(mutants):
     for _mutant in mutants.OPERATIONS:
         if _mutant.operation in rows and "float64" in _mutant.shows_in:
             shown.setdefault(_mutant.operation, _mutant)
-    shown = {f"{operation}: {mutant.name}": mutant for operation, mutant in shown.items()}
+    shown = {mutant.name: mutant for mutant in shown.values()}
     len(mutants.ALL), list(shown)
     return (shown,)
 
@@ -281,7 +281,8 @@ def _(catches, mistake, mo, shown):
         f"- right: `{_mutant.right}`\n- wrong: `{_mutant.wrong}`\n\n"
         "| check | error found |\n| --- | --- |\n"
         + "\n".join(
-            f"| {name.replace('_', ' ')} | {error:.1e} |" for name, error in catches[mistake.value].items()
+            f"| {name.replace('_', ' ')} | {f'{error:.1e}' if error < 1e9 else 'a value where 0 was due'} |"
+            for name, error in catches[mistake.value].items()
         )
     )
     return
