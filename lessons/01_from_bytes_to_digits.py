@@ -125,7 +125,7 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(mo):
-    which = mo.ui.slider(0, 19, value=3, label="image", show_value=True)
+    which = mo.ui.slider(0, 9, value=3, label="image", show_value=True)
     which
     return (which,)
 

@@ -63,7 +63,7 @@ def _(mo):
 @app.cell(hide_code=True)
 def _(mo):
     activation = mo.ui.dropdown(["sigmoid", "tanh", "relu"], value="sigmoid", label="activation $f$")
-    weight = mo.ui.slider(-3, 3, step=0.5, value=-1, label="weight $w$", show_value=True)
+    weight = mo.ui.slider(-3, 3, step=0.75, value=-0.75, label="weight $w$", show_value=True)
     mo.hstack([activation, weight])
     return activation, weight
 

@@ -57,9 +57,7 @@ def _(mo):
 @app.cell(hide_code=True)
 def _(mo):
     method = mo.ui.dropdown(["SGD", "momentum", "Nesterov", "Adam"], value="SGD", label="optimizer")
-    rate = mo.ui.slider(
-        steps=[0.005, 0.01, 0.02, 0.04, 0.07, 0.081, 0.2, 0.5], value=0.04, label="learning rate $\\eta$"
-    )
+    rate = mo.ui.slider(steps=[0.01, 0.04, 0.05, 0.07, 0.081, 0.5], value=0.04, label="learning rate $\\eta$")
     mo.hstack([method, rate])
     return method, rate
 
@@ -142,9 +140,9 @@ def _(mo):
     mo.md(r"""
     Just beyond 0.08 plain SGD leaves the valley for ever: each step lands higher up the other side.
     Momentum shifts that limit, to $2(1+\mu)/25 = 0.152$, and is fast along the valley; Nesterov's is lower,
-    $\frac{2 + 2\mu}{1 + 2\mu} / 25 = 0.054$, but below it nothing in the table is faster. Adam does not care how
-    steep it is; its step is about $\eta$ long, whatever the gradient, so here it needs a larger $\eta$ (try
-    0.5).
+    $\frac{2 + 2\mu}{1 + 2\mu} / 25 = 0.054$, but below it nothing in the table is faster. Adam does not
+    care how steep it is; its step is about $\eta$ long, whatever the gradient, so here it needs a larger
+    $\eta$ (try 0.5).
 
     ## Adam's first step
 

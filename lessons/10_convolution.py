@@ -52,8 +52,9 @@ def _(mo):
 
     $$y_{rc} = b + \sum_{i,j} k_{ij}\, x_{r+i,\; c+j}$$
 
-    (Mathematicians flip the kernel and call this a cross-correlation. The field calls it convolution; as the
-    kernel is learnt, it makes no difference.) By hand it is two loops; the engine's `Conv2d` gives the same.
+    (In mathematics a convolution flips the kernel first, and this is a *cross-correlation*. The field calls
+    it convolution all the same; as the kernel is learnt, it makes no difference.) By hand it is two loops;
+    the engine's `Conv2d` gives the same.
     """)
     return
 
@@ -99,7 +100,7 @@ def _(np):
 @app.cell(hide_code=True)
 def _(kernels, mo):
     kernel = mo.ui.dropdown(list(kernels), value="upper edges", label="kernel")
-    digit = mo.ui.slider(0, 5, value=2, label="image", show_value=True)
+    digit = mo.ui.slider(0, 3, value=2, label="image", show_value=True)
     mo.hstack([kernel, digit])
     return digit, kernel
 
@@ -115,7 +116,8 @@ def _(convolve, digit, images, kernel, kernels, np, plt):
     _left.set_title("image, 28x28")
     _middle.imshow(_k, cmap="RdBu_r", vmin=-np.abs(_k).max(), vmax=np.abs(_k).max())
     for (_r, _c), _value in np.ndenumerate(_k):
-        _middle.text(_c, _r, f"{_value:.2g}", ha="center", va="center")
+        _ink = "white" if abs(_value) > 0.6 * np.abs(_k).max() else "black"
+        _middle.text(_c, _r, f"{_value:.2g}", ha="center", va="center", color=_ink)
     _middle.set_title("kernel, 3x3")
     _right.imshow(_map, cmap="RdBu_r", vmin=-np.abs(_map).max(), vmax=np.abs(_map).max())
     _right.set_title(f"{kernel.value}, 26x26")
@@ -337,10 +339,10 @@ def _(mo, moved, weights):
             f"| {name} | {weights[name]:,} | " + " | ".join(f"{a:.1%}" for a in accuracies) + " |"
             for name, accuracies in moved.items()
         )
-        + "\n\nPractically the same accuracy with a fifth of the weights, and it stands a move somewhat better. "
-        "But not well: pooling forgives a pixel or two, and the last layer still knows *where* it expects what. "
-        "A network becomes robust against what it has seen while training; so move, turn and stretch the "
-        "training images (*augmentation*)."
+        + "\n\nPractically the same accuracy with a fifth of the weights, and it stands a move somewhat "
+        "better. But not well: pooling forgives a pixel or two, and the last layer still knows *where* it "
+        "expects what. A network becomes robust against what it has seen while training; so move, turn and "
+        "stretch the training images (*augmentation*)."
     )
     return
 

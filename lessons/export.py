@@ -16,6 +16,7 @@ import importlib.util
 import io
 import itertools
 import json
+import pprint
 import re
 import textwrap
 from collections.abc import Iterator
@@ -196,7 +197,7 @@ def shown(output: Any) -> str:
         return f'<img src="data:image/svg+xml;base64,{source}" width="{width}" alt="{alt}">'
     if isinstance(output, mo.Html):
         return formulas(output.text)
-    text = output if isinstance(output, str) else repr(output)
+    text = output if isinstance(output, str) else pprint.pformat(output, width=100, sort_dicts=False)
     return f'<pre tabindex="0">{html.escape(text)}</pre>'
 
 
@@ -204,7 +205,7 @@ def saved(figure: Figure, form: str) -> bytes:
     """Return the bytes of a figure as "svg" or "png"."""
     file = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {"Software": None}
-    figure.savefig(file, format=form, dpi=110, bbox_inches="tight", metadata=metadata)
+    figure.savefig(file, format=form, dpi=110, metadata=metadata)
     return file.getvalue()
 
 
@@ -223,6 +224,9 @@ def described(figure: Figure) -> str:
 
 def formulas(text: str) -> str:
     """Turn marimo's marks for LaTeX into MathML, which browsers show without a script."""
+    text = text.replace("<table>", '<div class="wide" tabindex="0"><table>').replace(
+        "</table>", "</table></div>"
+    )
     text = re.sub(r"<marimo-tex[^>]*>\|\|\((.*?)\|\|\)</marimo-tex>", inline, text, flags=re.DOTALL)
     return re.sub(r"<marimo-tex[^>]*>\|\|\[(.*?)\|\|\]</marimo-tex>", block, text, flags=re.DOTALL)
 
@@ -389,16 +393,17 @@ def lessons() -> list[Path]:
     return sorted(HERE.glob("[0-9][0-9]_*.py"))
 
 
-def export(path: Path, out: Path) -> None:
-    """Write a lesson's page and notebook into ``out``."""
+def export(path: Path, out: Path) -> tuple[list[Cell], dict[str, Any]]:
+    """Write a lesson's page and notebook into ``out``; returns what `run` does."""
     everything = lessons()
     place = everything.index(path) if path in everything else 0
     before = everything[place - 1] if place > 0 else None
     after = everything[place + 1] if place + 1 < len(everything) else None
     with plt.rc_context(STYLE):
-        cells, _ = run(load(path))
+        cells, values = run(load(path))
     (out / f"{path.stem}.html").write_text(page(title_of(cells), cells, before, after), encoding="utf-8")
     (out / f"{path.stem}.ipynb").write_text(notebook(cells), encoding="utf-8")
+    return cells, values
 
 
 def main() -> None:
