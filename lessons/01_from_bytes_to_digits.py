@@ -132,9 +132,7 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(images, labels, plt, which):
-    picture, (left, right) = plt.subplots(
-        1, 2, figsize=(7.5, 3.2), width_ratios=(1, 1.6), layout="constrained"
-    )
+    picture, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.2), width_ratios=(1, 1.6))
     left.imshow(images[which.value], cmap="gray_r")
     left.set_title(f"labelled {labels[which.value]}")
     _part = images[which.value][9:17, 9:19]

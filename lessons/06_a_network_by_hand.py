@@ -157,7 +157,7 @@ def _(accuracy_by_hand, mo):
 @app.cell(hide_code=True)
 def _(np, plt, trained):
     _order = np.argsort(-np.abs(trained["W1"]).max(1))[:16]
-    neurons, _all = plt.subplots(2, 8, figsize=(8, 2.4), layout="constrained")
+    neurons, _all = plt.subplots(2, 8, figsize=(8, 2.4))
     neurons.suptitle("the weights of 16 hidden neurons")
     for _axes, _unit in zip(_all.flat, _order, strict=True):
         _image = trained["W1"][_unit].reshape(28, 28)

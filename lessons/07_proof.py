@@ -263,10 +263,12 @@ def _(mo, shown):
 def _(ROWS, checks, shown):
     def caught_by(mutant):
         """Return the worst error that each check finds with the mistake planted, if it finds one."""
-        row = ROWS[mutant.operation]
-        with mutant.planted():
-            found = checks.check(row, seed=0)
-        wrong = {name: [t for t in tensors if not t.agrees] for name, tensors in found.items()}
+        for seed in range(3):  # an example may hide it: a 1x1 kernel cannot be flipped
+            with mutant.planted():
+                found = checks.check(ROWS[mutant.operation], seed)
+            wrong = {name: [t for t in tensors if not t.agrees] for name, tensors in found.items()}
+            if any(wrong.values()):
+                break
         return {name: max(t.error for t in tensors) for name, tensors in wrong.items() if tensors}
 
     catches = {name: caught_by(mutant) for name, mutant in shown.items()}

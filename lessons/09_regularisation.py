@@ -78,7 +78,7 @@ def _(nn, np):
 
 @app.cell
 def _(nn, np, test_x, test_y, train_x, train_y, validation_x, validation_y):
-    def fit(network, epochs=60, weight_decay=0.0, label_smoothing=0.0):
+    def fit(network, epochs=50, weight_decay=0.0, label_smoothing=0.0):
         """Train, and return for each epoch: training loss, validation loss, validation and test accuracy."""
         criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         plain = nn.CrossEntropyLoss()  # losses with and without smoothing cannot be compared

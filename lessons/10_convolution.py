@@ -109,9 +109,7 @@ def _(kernels, mo):
 def _(convolve, digit, images, kernel, kernels, np, plt):
     _image, _k = images[digit.value, 0], kernels[kernel.value]
     _map = convolve(_image, _k)
-    windows, (_left, _middle, _right) = plt.subplots(
-        1, 3, figsize=(7.5, 2.7), width_ratios=(1, 0.6, 1), layout="constrained"
-    )
+    windows, (_left, _middle, _right) = plt.subplots(1, 3, figsize=(7.5, 2.7), width_ratios=(1, 0.6, 1))
     _left.imshow(_image, cmap="gray_r")
     _left.set_title("image, 28x28")
     _middle.imshow(_k, cmap="RdBu_r", vmin=-np.abs(_k).max(), vmax=np.abs(_k).max())
@@ -194,7 +192,7 @@ def _(nn, np):
 def _(depth, plt, receptive_field):
     _field = receptive_field(depth.value)
     _side = int((_field[10] != 0).sum())
-    field, _axes = plt.subplots(figsize=(3.2, 3.2), layout="constrained")
+    field, _axes = plt.subplots(figsize=(3.2, 3.2))
     _axes.imshow(_field, cmap="Blues")
     _axes.set(xticks=[], yticks=[], title=f"{depth.value} layers see {_side}x{_side} pixels")
     field
@@ -360,7 +358,7 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(mo):
-    looked_at = mo.ui.slider(0, 9, value=4, label="test image", show_value=True)
+    looked_at = mo.ui.slider(0, 7, value=4, label="test image", show_value=True)
     looked_at
     return (looked_at,)
 
@@ -370,7 +368,7 @@ def _(data, looked_at, networks, nn, plt, test_images):
     _i, _network = looked_at.value, networks["with convolutions"]
     with nn.no_grad(), nn.Tape(_network) as _tape:
         _scores = _network(test_images[_i : _i + 1])
-    maps, _all = plt.subplots(2, 9, figsize=(8.4, 2.2), layout="constrained")
+    maps, _all = plt.subplots(2, 9, figsize=(8.4, 2.3))
     maps.suptitle(f"labelled {data.test_labels[_i]}, read as {_scores.argmax()}")
     for _row, _name in zip(_all, ("1", "4"), strict=True):
         _row[0].imshow(test_images[_i, 0], cmap="gray_r")
