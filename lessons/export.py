@@ -16,6 +16,7 @@ import importlib.util
 import io
 import itertools
 import json
+import os
 import pprint
 import re
 import textwrap
@@ -24,6 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+# What is multiplied here is small, and threads that wait for each other are slow. NumPy reads this when
+# it is loaded.
+for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
 
 import marimo as mo
 import nbformat
