@@ -116,6 +116,26 @@ def _(idx, raw):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md(r"""
+    ## Two shares of the data, two jobs
+
+    The network learns from the *training* images; the *test* images are only ever used to see how well it
+    does on digits that it has not seen. There are four files, images and labels of both; `datasets` reads
+    them all:
+    """)
+    return
+
+
+@app.cell
+def _(datasets):
+    data = datasets.load("digits")
+    labels = data.test_labels
+    data.train_images.shape, data.test_images.shape
+    return data, labels
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md(r"""
     ## An image is an array
 
     Move the slider. The picture and the numbers are the same thing.
@@ -147,20 +167,9 @@ def _(images, labels, plt, which):
     return
 
 
-@app.cell
-def _(datasets):
-    data = datasets.load("digits")
-    labels = data.test_labels
-    data.train_images.shape, data.test_images.shape
-    return data, labels
-
-
 @app.cell(hide_code=True)
 def _(mo):
     mo.md(r"""
-    Two shares of the data, two jobs: the network learns from the *training* images; the *test* images are
-    only ever used to see how well it does on digits that it has not seen.
-
     ## Arrays and tensors
 
     A **tensor** in PyTorch is what an **array** is in NumPy: numbers of one type in a grid of any number of

@@ -260,7 +260,7 @@ def _(agreement, gradient, loss, np):
 def _(mo):
     mo.md(r"""
     When it agrees, try the same in a file and grade it: `chainrule grade neuron my_neuron.py`; and the case
-    of two paths: `chainrule grade shared_value my_file.py`. `chainrule explain` shows this page's numbers
+    of two paths: `chainrule grade used-twice my_file.py`. `chainrule explain` shows this page's numbers
     for a neuron of your choice.
     """)
     return

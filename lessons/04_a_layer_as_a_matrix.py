@@ -327,8 +327,8 @@ def _(agreement, backward, forward):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md(r"""
-    Then: `chainrule grade linear my_linear.py`, and for the sum over the batch alone `chainrule grade bias
-    my_bias.py`. The engine's own version is `nn_reference/linear.py`.
+    Then: `chainrule grade linear my_linear.py`, and for the sum over the batch alone `chainrule grade
+    broadcast-bias my_bias.py`. The engine's own version is `nn_reference/linear.py`.
     """)
     return
 

@@ -351,8 +351,8 @@ def _(agreement, backward, forward):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md(r"""
-    Then: `chainrule grade softmax my_file.py`, `chainrule grade cross_entropy my_file.py` and, for both at
-    once, `chainrule grade log_softmax_cross_entropy my_file.py`. `chainrule evaluate RUN` prints recall,
+    Then: `chainrule grade softmax my_file.py`, `chainrule grade cross-entropy my_file.py` and, for both at
+    once, `chainrule grade log-softmax-cross-entropy my_file.py`. `chainrule evaluate RUN` prints recall,
     precision and the confusion matrix of a trained network.
     """)
     return

@@ -399,7 +399,7 @@ def _(agreement, backward3, forward3, torch):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md(r"""
-    Then: `chainrule grade mlp my_mlp.py` for gradients, and `chainrule grade train_mnist my_training.py`
+    Then: `chainrule grade mlp my_mlp.py` for gradients, and `chainrule grade mnist my_training.py`
     for a loop that has to learn. `chainrule train simplenet` does all this with both engines, and
     `chainrule explain` shows each number.
     """)

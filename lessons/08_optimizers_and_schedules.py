@@ -109,6 +109,7 @@ def _(height, method, np, plt, rate, walk):
     )
     _right.semilogy(np.clip(height(_path), 1e-12, 1e6))
     _right.set(xlabel="step", ylabel="loss", ylim=(1e-9, 1e4))
+    _right.yaxis.set_major_formatter("{x:.0e}")
     valley
     return
 
@@ -387,7 +388,7 @@ def _(momentum_step, nn, np):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md(r"""
-    Then: `chainrule grade sgd_momentum my_file.py` and `chainrule grade adam my_file.py`. The engine's
+    Then: `chainrule grade sgd-momentum my_file.py` and `chainrule grade adam my_file.py`. The engine's
     versions, with their sources, are in `nn_reference/optim/`.
     """)
     return

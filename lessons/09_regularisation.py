@@ -353,7 +353,7 @@ def _(agreement, backward, forward):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md(r"""
-    Then: `chainrule grade dropout my_file.py` and `chainrule grade batch_norm my_file.py`. `chainrule
+    Then: `chainrule grade dropout my_file.py` and `chainrule grade batchnorm my_file.py`. `chainrule
     train` keeps back validation images with `--validation`, and can stop early.
     """)
     return

@@ -427,8 +427,8 @@ def _(agreement, backward, forward, np):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md(r"""
-    Then: `chainrule grade max_pool2d my_file.py`, `chainrule grade conv2d my_file.py`, and to put
-    everything together `chainrule grade train_mnist my_training.py`. `chainrule train cnn` trains a larger
+    Then: `chainrule grade max-pool2d my_file.py`, `chainrule grade conv2d my_file.py`, and to put
+    everything together `chainrule grade mnist my_training.py`. `chainrule train cnn` trains a larger
     one on MNIST.
 
     That is the last lesson. You have written every part of a network that reads handwriting, and proven it.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -184,6 +185,29 @@ def test_10_slides_a_window(exported):
     assert 4 * lesson.weights["with convolutions"] < lesson.weights["without"]
 
 
+# -- the order of the cells -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NUMBERS)
+def test_cells_stand_in_the_order_in_which_they_run(export, path):
+    inside = export.InternalApp(export.load(path))
+    cells = [inside.cell_manager.cell_data_at(cell_id).cell for cell_id in inside.cell_manager.cell_ids()]
+    defined = set().union(*(cell.defs for cell in cells))
+    before = {"mo"}  # text needs nothing else, and stands above the imports
+    for cell in cells:
+        assert cell.refs & defined <= before
+        before |= cell.defs
+
+
+def test_a_notebook_runs_from_top_to_bottom(exported):
+    names = {}
+    for cell in json.loads(exported("05").notebook.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    plt.close("all")
+    assert names["twice"] == exported("05").values.twice
+
+
 # -- the exercises --------------------------------------------------------------------------------
 
 
@@ -255,6 +279,19 @@ def test_the_right_answers_of_the_other_exercises_pass(exported):
 
     shapes = [(5, 8), (6, 8), (6, 6), (3, 6)]
     assert agreement.compare((network.forward3, backward), network.with_autograd, shapes).agrees
+
+
+def test_the_exercises_to_grade_exist():
+    texts = list((ROOT / "lessons" / "exercises").glob("[0-9]*.md"))
+    if not texts:
+        pytest.skip("lessons/exercises is not in this checkout: runs where `chainrule grade` is")
+    named = {
+        name
+        for path in PATHS
+        for name in re.findall(r"`chainrule\s+grade\s+([a-z0-9-]+)", path.read_text(encoding="utf-8"))
+    }
+    assert named <= {path.stem.partition("-")[2] for path in texts}
+    assert len(named) > 12
 
 
 def test_the_exercises_that_compare_arrays_begin_wrong(exported):
