@@ -63,8 +63,9 @@ def _(mo):
 
     ## Finite differences
 
-    $$f'(x) \approx \frac{f(x+h) - f(x)}{h} \quad\text{(one-sided)} \qquad
-    f'(x) \approx \frac{f(x+h) - f(x-h)}{2h} \quad\text{(central)}$$
+    $$f'(x) \approx \frac{f(x+h) - f(x)}{h} \quad\text{(one-sided)}$$
+
+    $$f'(x) \approx \frac{f(x+h) - f(x-h)}{2h} \quad\text{(central)}$$
 
     Smaller $h$ means a better formula: its error falls as $h$, or as $h^2$ for the central one. But the
     numerator is a difference of nearly equal numbers: its rounding error $u$ is divided by $h$. There is a
@@ -154,8 +155,9 @@ def _(mo):
 
     For a function that can be computed with complex numbers, step *sideways*:
 
-    $$f(x + i h) = f(x) + i h f'(x) - \tfrac{h^2}{2} f''(x) - \dots \quad\Rightarrow\quad
-    f'(x) \approx \frac{\text{Im}\, f(x + ih)}{h}$$
+    $$f(x + i h) = f(x) + i h f'(x) - \tfrac{h^2}{2} f''(x) - \dots$$
+
+    $$f'(x) \approx \frac{\text{Im}\, f(x + ih)}{h}$$
 
     Nothing is subtracted, so nothing cancels: $h = 10^{-20}$ is fine and the derivative is exact to the
     last digit. It needs an analytic forward (no `abs`, no comparison of values that depend on $x$). All of
@@ -298,7 +300,8 @@ def _(mo):
     Training runs in `float32`, with 7 decimal digits. Two correct engines then differ visibly, the more the
     better the network is: at the label the gradient is $p_y - 1$, and when $p_y$ is nearly 1, PyTorch
     subtracts two nearly equal numbers. `nn_reference` adds up the *other* probabilities instead, which
-    cancels nothing. The truth is the same computation in 64 bits more:
+    cancels nothing. The truth is
+    the same computation in `longdouble`:
     """)
     return
 
