@@ -12,7 +12,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 # `make -j download train` must still train after the download.
 .NOTPARALLEL:
-.PHONY: help setup download train compare lessons test lint check clean bench-idx fuzz-idx
+.PHONY: help setup download train compare test lint check clean bench-idx fuzz-idx
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,7 @@ COMPARED ?= simplenet cnn-same
 compare: $(READY)  ## prove both engines equal, tensor by tensor (COMPARED="simplenet ann", ARGS="--dtype float32")
 	@status=0; for recipe in $(COMPARED); do $(BIN)/chainrule compare $$recipe $(ARGS) || status=1; done; exit $$status
 
+.PHONY: lessons
 lessons: $(READY)  ## export the lessons to build/lessons: HTML that needs no network, and Jupyter notebooks
 	@$(BIN)/python lessons/export.py
 
