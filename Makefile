@@ -40,6 +40,10 @@ COMPARED ?= simplenet cnn-same
 compare: $(READY)  ## prove both engines equal, tensor by tensor (COMPARED="simplenet ann", ARGS="--dtype float32")
 	@status=0; for recipe in $(COMPARED); do $(BIN)/chainrule compare $$recipe $(ARGS) || status=1; done; exit $$status
 
+.PHONY: lessons
+lessons: $(READY)  ## export the lessons to build/lessons: HTML that needs no network, and Jupyter notebooks
+	@$(BIN)/python lessons/export.py
+
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
 
