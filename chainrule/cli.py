@@ -9,6 +9,7 @@ from chainrule import __version__
 from chainrule.commands.compare import compare
 from chainrule.commands.datasets import datasets
 from chainrule.commands.download import download
+from chainrule.commands.draw import draw
 from chainrule.commands.evaluate import evaluate
 from chainrule.commands.explain import explain
 from chainrule.commands.export import export
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, train, compare, evaluate, report, runs, history, export, explain):
+for command in (download, train, compare, evaluate, report, runs, history, export, explain, draw):
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")

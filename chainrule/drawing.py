@@ -1,0 +1,57 @@
+"""The page in which a run's network reads what one draws, with its own weights, in the browser."""
+
+from typing import Any
+
+import numpy as np
+
+import nn_reference
+from chainrule.errors import ChainruleError
+from chainrule.pages import assemble, options, packed
+from chainrule.saved import SavedRun
+
+_SCRIPTS = ("data.js", "engine.js", "view.js", "strokes.js", "draw.js")
+
+
+def page(run: SavedRun, state: dict[str, np.ndarray], weights: str) -> str:
+    """Return the page as HTML. ``state`` is the run's state dict, ``weights`` the name of its file.
+
+    The weights are in it as they are in that file, in float32; the browser computes in float64. Raises
+    ChainruleError for a network that does not take images of one channel.
+    """
+    recipe = run.recipe
+    if len(recipe.input_shape) not in (2, 3) or recipe.input_shape[:-2] not in ((), (1,)):
+        raise ChainruleError(
+            f"{run.path}: its network takes {recipe.input_shape}; one can draw an image of one channel, "
+            "such as (28, 28)"
+        )
+    data = {
+        "run": run.path.resolve().name,
+        "recipe": recipe.name,
+        "summary": recipe.summary,
+        "dataset": run.config["dataset"],
+        "weights": weights,
+        "class_names": run.class_names,
+        "input_shape": recipe.input_shape,
+        "mean": recipe.mean,
+        "std": recipe.std,
+        "layers": _layers(run, state),
+    }
+    return assemble("draw", f"Draw for {data['run']}", _SCRIPTS, data)
+
+
+def _layers(run: SavedRun, state: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    network = run.recipe.build(nn_reference).eval()
+    shapes = (run.recipe.input_shape, *run.recipe.shapes)
+    return [
+        {
+            "name": layer.name,
+            "type": layer.type,
+            "options": options(module, shape),
+            "parameters": {
+                key.removeprefix(f"{layer.name}."): packed(array)
+                for key, array in state.items()
+                if key.startswith(f"{layer.name}.") and array.dtype == np.float32
+            },
+        }
+        for layer, module, shape in zip(run.recipe.layers, network, shapes, strict=False)
+    ]
