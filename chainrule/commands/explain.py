@@ -2,173 +2,256 @@
 
 import json
 import math
-from dataclasses import asdict, astuple
+import shutil
 from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chainrule.errors import ChainruleError, WrongUsage, nearest
+from chainrule.commands.options import OneEngine, Weights, check_least
+from chainrule.errors import WrongUsage, nearest
 
 if TYPE_CHECKING:
-    from chainrule.neuron import Neuron, Step
-
-_SUBJECTS = ["neuron"]
+    from chainrule.explaining import Subject, Wanted
 
 
 class Activation(StrEnum):
     """Values of ``--activation``."""
 
     relu = "relu"
+    leaky_relu = "leaky_relu"
     sigmoid = "sigmoid"
     tanh = "tanh"
+    elu = "elu"
+    silu = "silu"
+    gelu = "gelu"
+    none = "none"
+
+
+class LossName(StrEnum):
+    """Values of ``--loss``."""
+
+    cross_entropy = "cross-entropy"
+    mse = "mse"
+    bce = "bce"
+
+
+class Split(StrEnum):
+    """Values of ``--split``."""
+
+    test = "test"
+    train = "train"
+
+
+class OptimizerName(StrEnum):
+    """Values of ``--optimizer``."""
+
+    SGD = "SGD"
+    Adam = "Adam"
+    AdamW = "AdamW"
+
+
+_NET = "A network written here"
+_EXAMPLE = "Which example"
+_SHOW = "What to show"
+_NEURON = "chainrule explain neuron"
 
 
 def explain(
-    subject: Annotated[str, typer.Argument(help="What to explain: neuron.")] = "neuron",
-    x: Annotated[str, typer.Option(help="The inputs, separated by commas.")] = "1,2",
-    w: Annotated[str, typer.Option(help="The weights, as many as there are inputs.")] = "0.1,0.5",
-    b: Annotated[float, typer.Option(help="The bias.")] = 0.2,
-    activation: Annotated[Activation, typer.Option(help="The activation function.")] = Activation.relu,
-    target: Annotated[float, typer.Option(help="What the neuron should give.")] = 0.8,
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            help="A recipe, the folder of a run, or neuron (one neuron, one step).", show_default="neuron"
+        ),
+    ] = None,
+    net: Annotated[str | None, typer.Option(help="Layer sizes, such as 2-3-2.", rich_help_panel=_NET)] = None,
+    activation: Annotated[
+        Activation | None,
+        typer.Option(help="Between the layers.", show_default="relu", rich_help_panel=_NET),
+    ] = None,
+    loss: Annotated[
+        LossName | None,
+        typer.Option(help="The loss.", show_default="cross-entropy, of one output mse", rich_help_panel=_NET),
+    ] = None,
+    input: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers separated by commas, the examples of a batch by semicolons.",
+            rich_help_panel=_EXAMPLE,
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="The class of each example, such as 1 or 1,0.", rich_help_panel=_EXAMPLE),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="What mse, bce or the neuron should give; as --input.", rich_help_panel=_EXAMPLE),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            help="Images of the data set: 0, or a batch 0,5 or 0:8.",
+            show_default="0",
+            rich_help_panel=_EXAMPLE,
+        ),
+    ] = None,
+    split: Annotated[Split, typer.Option(help="Which images.", rich_help_panel=_EXAMPLE)] = Split.test,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="A name or a folder.", show_default="the run's; of a recipe auto", rich_help_panel=_EXAMPLE
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets.", rich_help_panel=_EXAMPLE)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of all that is drawn.", show_default="0, or the recipe's")
+    ] = None,
+    weights: Annotated[
+        Weights, typer.Option(help="A run's after the last epoch, or the best one.")
+    ] = Weights.last,
+    weights_of: Annotated[
+        OneEngine | None, typer.Option(help="Which engine's, of a run of both.", show_default="the first")
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Dropout and BatchNorm as in training, not as in evaluation.")
+    ] = False,
+    weight: Annotated[
+        str | None,
+        typer.Option(help="Follow one weight, such as fc1.weight[3,17].", rich_help_panel=_SHOW),
+    ] = None,
+    paths: Annotated[
+        int, typer.Option(help="How many of its paths to list, the largest.", rich_help_panel=_SHOW)
+    ] = 10,
+    step: Annotated[
+        bool, typer.Option("--step", help="Take a step; the loss before and after.", rich_help_panel=_SHOW)
+    ] = False,
+    optimizer: Annotated[
+        OptimizerName | None,
+        typer.Option(help="Of the step.", show_default="the recipe's, else SGD", rich_help_panel=_SHOW),
+    ] = None,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", "--lr", help="Length of the step.")
-    ] = 0.01,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            "--lr",
+            help="Of the step.",
+            show_default="the recipe's, of --net 0.1, of neuron 0.01",
+            rich_help_panel=_SHOW,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to step through here.", rich_help_panel=_SHOW)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every number as JSON.", rich_help_panel=_SHOW)
+    ] = False,
+    x: Annotated[
+        str | None,
+        typer.Option(help="The inputs, separated by commas.", show_default="1,2", rich_help_panel=_NEURON),
+    ] = None,
+    w: Annotated[
+        str | None,
+        typer.Option(help="As many weights.", show_default="0.1,0.5", rich_help_panel=_NEURON),
+    ] = None,
+    b: Annotated[
+        float | None, typer.Option(help="The bias.", show_default="0.2", rich_help_panel=_NEURON)
+    ] = None,
 ) -> None:
-    """Show one step of backpropagation with every factor by name and number.
+    """Show one forward and one backward with every number: layer by layer, upstream times local = gradient.
 
-    Example: chainrule explain neuron --activation tanh --lr 0.1
+    A recipe is shown untrained, a run with what it learnt, --net draws small weights. Large layers are
+    summarised; --json and --html have all numbers.
+
+    Example: chainrule explain --net 2-3-2 --activation tanh --weight fc1.weight[0,1] --step
     """
-    if subject not in _SUBJECTS:
-        raise WrongUsage(f"there is no '{subject}' to explain. Known: neuron.{nearest(subject, _SUBJECTS)}")
-    import numpy as np
+    of_neuron = {"--x": x, "--w": w, "--b": b}
+    of_net = {"--loss": loss, "--net": net}
+    of_example = {"--input": input, "--label": label, "--index": index, "--dataset": dataset, "--root": root}
+    of_network = {
+        **of_example,
+        "--seed": seed,
+        "--train": train or None,
+        "--weight": weight,
+        "--step": step or None,
+        "--optimizer": optimizer,
+        "--html": html,
+    }
+    if subject is None and net is None and any(value is not None for value in of_network.values()):
+        raise WrongUsage("explain what? Give a recipe, the folder of a run, or --net, such as --net 2-3-2")
+    if learning_rate is not None and not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise WrongUsage(f"--learning-rate must be a finite number above 0, found {learning_rate}")
+    if net is None and subject in (None, "neuron"):
+        _refuse({**of_network, **of_net}, "neuron")
+        from chainrule.explaining import one_neuron
 
-    from chainrule import neuron as one
-    from chainrule.engines import torch_is_installed
+        one_neuron.show(
+            "1,2" if x is None else x,
+            "0.1,0.5" if w is None else w,
+            0.2 if b is None else b,
+            activation or "relu",
+            "0.8" if target is None else target,
+            0.01 if learning_rate is None else learning_rate,
+            as_json,
+        )
+        return
+    if net is not None and subject is not None:
+        raise WrongUsage(f"--net is a network of its own: leave '{subject}' away, or --net")
+    _refuse(of_neuron, "network", " (they are for: chainrule explain neuron)")
+    if net is None:
+        _refuse({**of_net, "--activation": activation}, "recipe or a run", " (they are for --net)")
+    check_least(("--seed", seed, 0), ("--paths", paths, 1))
 
-    inputs, weights = _numbers("--x", x), _numbers("--w", w)
-    if len(inputs) != len(weights):
-        found = f"found {len(inputs)} and {len(weights)}"
-        raise WrongUsage(f"--x and --w need as many numbers, one weight for each input: {found}")
-    for name, value in (("--b", b), ("--target", target), ("--learning-rate", learning_rate)):
-        if not math.isfinite(value):
-            raise WrongUsage(f"{name} must be a finite number, found {value}")
-    neuron = one.Neuron(inputs, weights, b, target, str(activation))
-    with np.errstate(over="ignore", invalid="ignore"):
-        step = one.step(neuron, learning_rate)
-        others = {"finite difference": one.finite_difference(neuron)}
-    if torch_is_installed():
-        others = {"autograd": one.autograd(neuron), **others}
-    numbers = np.hstack([*astuple(step), *(np.hstack(pair) for pair in others.values())])
-    if not np.isfinite(numbers).all():
-        raise ChainruleError("numbers as large as these overflow in the square of the loss: use smaller ones")
-    if as_json:
-        print(json.dumps(_as_json(neuron, step, learning_rate, others), indent=2))
+    from dataclasses import replace
+
+    from chainrule import explaining
+
+    wanted = explaining.Wanted(
+        input, target, label, index, split, dataset, root and root.expanduser(), seed, train
+    )
+    if net is not None:
+        network = explaining.from_net(net, activation or "relu", loss, 0.1, wanted)
     else:
-        _print(neuron, step, learning_rate, others, one.straddles_kink(neuron, step.z))
+        network = _named(str(subject), weights, weights_of, wanted)
+    plan = explaining.with_optimizer(network.recipe, optimizer, learning_rate)
+    shown = explaining.explain(replace(network, recipe=plan), weight=weight, most_paths=paths, step=step)
+    if html is not None:
+        import_module("chainrule.explaining.page").write(shown, html.expanduser())
+        if not as_json:
+            print(f"{html}: {html.expanduser().stat().st_size:,} bytes")
+    if as_json:
+        print(json.dumps(shown.to_dict(), indent=2, allow_nan=False))
+    elif html is None:
+        from chainrule.explaining import text
+
+        for line in text.lines(shown, shutil.get_terminal_size((100, 24)).columns):
+            print(line)
 
 
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part.replace("_", "?")) for part in text.split(","))
-    except ValueError:
-        raise WrongUsage(f"{option} takes numbers separated by commas, such as 1,2; found '{text}'") from None
-    if not all(map(math.isfinite, values)):
-        raise WrongUsage(f"{option} takes finite numbers, found '{text}'")
-    return values
+def _refuse(options: dict[str, Any], what: str, hint: str = "") -> None:
+    """Raise WrongUsage for the first option that was given though it says nothing of ``what``."""
+    for name, value in options.items():
+        if value is not None:
+            raise WrongUsage(f"{name} says nothing of a {what}{hint}")
 
 
-def _as_json(
-    neuron: "Neuron", step: "Step", learning_rate: float, others: dict[str, tuple[tuple[float, ...], float]]
-) -> dict[str, Any]:
-    gradients = {name.replace(" ", "_"): {"dL_dw": dw, "dL_db": db} for name, (dw, db) in others.items()}
-    return {**asdict(neuron), "learning_rate": learning_rate, **asdict(step), **gradients}
+def _named(name: str, weights: Weights, weights_of: OneEngine | None, wanted: "Wanted") -> "Subject":
+    """Return the recipe or the run of this name."""
+    from chainrule import explaining, recipe
 
-
-def _print(
-    neuron: "Neuron",
-    step: "Step",
-    learning_rate: float,
-    others: dict[str, tuple[tuple[float, ...], float]],
-    near_kink: bool,
-) -> None:
-    products = " + ".join(
-        f"{_number(w, signed=True)}·{_number(x, signed=True)}"
-        for w, x in zip(neuron.w, neuron.x, strict=True)
+    path = Path(name).expanduser()
+    if name in recipe.known() or path.suffix == ".toml":
+        if weights is not Weights.last or weights_of is not None:
+            raise WrongUsage(f"--weights and --weights-of are for runs: the recipe '{name}' is untrained")
+        return explaining.from_recipe(name, wanted)
+    if path.exists() or (Path("runs") / path).is_dir() or len(path.parts) > 1:
+        return explaining.from_run(path, weights, weights_of, wanted)
+    known = ["neuron", *recipe.known()]
+    raise WrongUsage(
+        f"there is no '{name}' to explain. Known: {', '.join(known)}, the folder of a run, or --net 2-3-2."
+        + nearest(name, known)
     )
-    f = neuron.activation
-    local = {
-        "relu": "1 where z > 0, else 0",
-        "sigmoid": "a(1 - a)",
-        "tanh": "1 - a²",
-    }[f]
-    lines = [
-        ("Forward", "", ""),
-        ("z = w·x + b", f"{products} + {_number(neuron.b, signed=True)}", _number(step.z)),
-        (f"a = {f}(z)", f"{f}({_number(step.z)})", _number(step.a)),
-        (
-            "L = (a - target)²",
-            f"({_number(step.a)} - {_number(neuron.target, signed=True)})²",
-            _number(step.loss),
-        ),
-        ("", "", ""),
-        ("Backward: from the loss to each parameter, upstream times local", "", ""),
-        (
-            "dL/da = 2(a - target)",
-            f"2({_number(step.a)} - {_number(neuron.target, signed=True)})",
-            _number(step.dL_da),
-        ),
-        ("da/dz", local, _number(step.da_dz)),
-        ("dL/dz = dL/da · da/dz", f"{_number(step.dL_da)} · {_number(step.da_dz)}", _number(step.dL_dz)),
-        ("dz/dw = x", "", _vector(step.dz_dw)),
-        ("dL/dw = dL/dz · dz/dw", f"{_number(step.dL_dz)} · {_vector(step.dz_dw)}", _vector(step.dL_dw)),
-        ("dz/db", "", "1"),
-        ("dL/db = dL/dz · dz/db", f"{_number(step.dL_dz)} · 1", _number(step.dL_db)),
-    ]
-    if near_kink:
-        lines.append(("", "", ""))
-        lines.append(
-            ("z is at relu's kink, where da/dz jumps from 0 to 1: a difference sees both sides", "", "")
-        )
-    name_width = max(len(name) for name, _, value in lines if value)
-    sum_width = max(len(put_in) for _, put_in, _ in lines)
-    for name, put_in, value in lines:
-        print(f"  {name:{name_width}}  {put_in:{sum_width}}  = {value}" if value else name)
-
-    print("\nThe same derivatives, found in other ways")
-    columns = {"chain rule": (step.dL_dw, step.dL_db), **others}
-    print(f"  {'':8}" + "".join(f"{name:>20}" for name in columns))
-    for index in range(len(neuron.w)):
-        print(
-            f"  dL/dw{_subscript(index)}  "
-            + "".join(f"{_number(dw[index]):>20}" for dw, _ in columns.values())
-        )
-    print("  dL/db   " + "".join(f"{_number(db):>20}" for _, db in columns.values()))
-
-    rate = _number(learning_rate, signed=True)
-    print(f"\nOne step of gradient descent, learning rate {_number(learning_rate)}")
-    print(
-        f"  w <- w - {rate} · dL/dw  = {_vector(neuron.w)} - {rate} · {_vector(step.dL_dw)}"
-        f" = {_vector(step.w_after)}"
-    )
-    print(
-        f"  b <- b - {rate} · dL/db  = {_number(neuron.b)} - {rate} · {_number(step.dL_db, signed=True)}"
-        f" = {_number(step.b_after)}"
-    )
-    print(f"  loss: {_number(step.loss)} before, {_number(step.loss_after)} after")
-
-
-def _number(value: float, *, signed: bool = False) -> str:
-    """Ten significant digits; ``signed`` puts a negative one in brackets, to stand after an operator."""
-    text = f"{value + 0.0:.10g}"  # + 0.0 turns -0 into 0
-    return f"({text})" if signed and value < 0 else text
-
-
-def _vector(values: tuple[float, ...]) -> str:
-    return f"({', '.join(_number(value) for value in values)})"
-
-
-def _subscript(index: int) -> str:
-    """w₁ for the first weight, as textbooks count."""
-    return str(index + 1).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
