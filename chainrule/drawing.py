@@ -6,7 +6,8 @@ import numpy as np
 
 import nn_reference
 from chainrule.errors import ChainruleError
-from chainrule.pages import assemble, options, packed
+from chainrule.explaining.encoding import encode
+from chainrule.pages import assemble, options
 from chainrule.saved import SavedRun
 
 _SCRIPTS = ("data.js", "engine.js", "view.js", "strokes.js", "draw.js")
@@ -41,17 +42,18 @@ def page(run: SavedRun, state: dict[str, np.ndarray], weights: str) -> str:
 
 def _layers(run: SavedRun, state: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     network = run.recipe.build(nn_reference).eval()
-    shapes = (run.recipe.input_shape, *run.recipe.shapes)
+    with nn_reference.Tape(network) as tape:
+        network(np.zeros((1, *run.recipe.input_shape), np.float32))
     return [
         {
-            "name": layer.name,
-            "type": layer.type,
-            "options": options(module, shape),
+            "name": call.name,
+            "kind": type(call.layer).__name__,
+            "options": options(call.layer, call.cache),
             "parameters": {
-                key.removeprefix(f"{layer.name}."): packed(array)
+                key.removeprefix(f"{call.name}."): encode(array)
                 for key, array in state.items()
-                if key.startswith(f"{layer.name}.") and array.dtype == np.float32
+                if key.startswith(f"{call.name}.") and array.dtype == np.float32
             },
         }
-        for layer, module, shape in zip(run.recipe.layers, network, shapes, strict=False)
+        for call in tape.calls
     ]

@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 
-import nn_reference
-from chainrule.errors import ChainruleError
-
 
 def assemble(name: str, title: str, scripts: tuple[str, ...], data: dict[str, Any]) -> str:
     """Return the page ``name``.html with these scripts, in this order, and ``data`` as JSON.
@@ -49,28 +46,16 @@ def _fingerprint(source: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 
-def packed(array: np.ndarray) -> dict[str, Any]:
-    """Return an array as the page reads it: its shape, and float32 or float64 in base64."""
-    kind = "float32" if array.dtype == np.float32 else "float64"
-    little = np.asarray(array, dtype=np.dtype(kind).newbyteorder("<"), order="C")
-    return {"shape": list(array.shape), kind: base64.b64encode(little.tobytes()).decode()}
+def options(module: Any, cache: Any) -> dict[str, Any]:
+    """Return what `engine.js` needs to know of a layer, defaults included.
 
-
-def options(module: Any, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return what `engine.js` needs to know of a layer whose examples come in ``shape``, defaults included.
-
-    The windows of convolution and pooling are those that the layer itself lays on an image, border and all.
-    Raises ChainruleError for a BatchNorm that has no running statistics: of one example it can say nothing.
+    ``cache`` is what it remembered of a forward, as a Tape records it: of convolution and pooling it has the
+    windows that the layer laid on its image, border and all.
     """
     kind = type(module).__name__
     if kind in ("BatchNorm1d", "BatchNorm2d"):
-        if module.running_mean is None:
-            raise ChainruleError(f"{kind} without running statistics needs a batch: the page has one example")
         return {"eps": float(module.eps)}
     if kind in ("Conv2d", "MaxPool2d", "AvgPool2d"):
-        with nn_reference.Tape(module) as tape:
-            module(np.zeros((1, *shape), getattr(getattr(module, "weight", None), "dtype", np.float64)))
-        cache = tape.calls[0].cache
         windows = cache.windows if kind == "Conv2d" else cache[2]
         found = {"kernel_size": windows.kernel, "stride": windows.stride, "dilation": windows.dilation}
         found |= {"border": windows.border}

@@ -3,14 +3,12 @@
 
 const DATA = JSON.parse(document.getElementById('data').textContent);
 
-// { shape, float32 | float64: base64 } -> { shape, data: Float64Array }
-function unpack(array) {
-  const bytes = Uint8Array.from(atob(array.float32 ?? array.float64), (letter) => letter.charCodeAt(0));
-  const numbers = array.float32 ? new Float32Array(bytes.buffer) : new Float64Array(bytes.buffer);
-  return { shape: array.shape, data: Float64Array.from(numbers) };
+// { dtype, shape, values: nested lists | base64 } -> { shape, data: Float64Array }
+function unpack({ dtype, shape, values, base64 }) {
+  if (values) return { shape, data: Float64Array.from(values.flat(Infinity)) };
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const numbers = dtype === 'float32' ? new Float32Array(bytes.buffer) : new Float64Array(bytes.buffer);
+  return { shape, data: Float64Array.from(numbers) };
 }
 
-const unpackLayer = (layer) => ({
-  ...layer,
-  parameters: Object.fromEntries(Object.entries(layer.parameters).map(([name, array]) => [name, unpack(array)])),
-});
+const unpackAll = (arrays) => Object.fromEntries(Object.entries(arrays).map(([name, array]) => [name, unpack(array)]));

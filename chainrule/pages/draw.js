@@ -2,7 +2,7 @@
 'use strict';
 
 const PAD = 280; // the field that one draws in, in pixels of the page
-const LAYER_LIST = DATA.layers.map(unpackLayer);
+const LAYER_LIST = DATA.layers.map((layer) => ({ ...layer, parameters: unpackAll(layer.parameters) }));
 const [HEIGHT, WIDTH] = DATA.input_shape.slice(-2);
 
 const drawn = {
@@ -20,7 +20,7 @@ function read(image, chosen = null) {
   const pixels = image.map((value) => (value - DATA.mean) / DATA.std);
   const steps = forward(LAYER_LIST, tensor([1, ...DATA.input_shape], pixels));
   const scores = steps.at(-1).y.data;
-  const isProbability = LAYER_LIST.at(-1).type === 'Softmax';
+  const isProbability = LAYER_LIST.at(-1).kind === 'Softmax';
   const probabilities = isProbability ? scores : softmax(scores);
   const answer = probabilities.indexOf(Math.max(...probabilities));
   const k = chosen ?? answer;
@@ -59,14 +59,14 @@ const layerRows = LAYER_LIST.map((layer, index) => {
   byId('layers').append(box);
   const words = element('p', { class: 'quiet', text: inWords(layer) });
   box.append(words);
-  if (['Flatten', 'Dropout', 'Identity'].includes(layer.type)) return null;
+  if (['Flatten', 'Dropout', 'Identity'].includes(layer.kind)) return null;
   return { box, layer, index, words };
 });
 
 function inWords(layer) {
   const sizes = Object.entries(layer.parameters).map(([name, { shape }]) => `${name} ${shape.join('×')}`);
   const passes = { Dropout: ': off, as always when it reads', Flatten: ': the same numbers in one row', Identity: '' };
-  return `${layer.type}${passes[layer.type] ?? ''}${sizes.length ? `, ${sizes.join(', ')}` : ''}`;
+  return `${layer.kind}${passes[layer.kind] ?? ''}${sizes.length ? `, ${sizes.join(', ')}` : ''}`;
 }
 
 function showLayers(reading) {

@@ -1,13 +1,13 @@
 // The network in the browser: forward and backward by hand, the formulas of nn_reference.
 //
 // A tensor is { shape: [N, ...], data: Float64Array } in row-major order, N examples. A layer is
-// { name, type, options, parameters: { weight: tensor, ... } }, where `options` are the arguments of torch.nn
+// { name, kind, options, parameters: { weight: tensor, ... } }, where `options` are the arguments of torch.nn
 // with the defaults filled in. Each kind of layer has
 //
 //   forward(layer, x)                -> { y, cache }
 //   backward(layer, cache, gradY)    -> { gradX, grads }     grads: { weight: Float64Array, ... }, or none
 //
-// All layers are in eval mode: Dropout passes its input on, BatchNorm uses its running statistics.
+// BatchNorm uses its running statistics. Dropout passes its input on, or multiplies it by `layer.mask`.
 'use strict';
 
 const tensor = (shape, data) => ({ shape, data: data ?? new Float64Array(count(shape)) });
@@ -231,6 +231,14 @@ const Identity = {
   backward: (layer, cache, gradY) => ({ gradX: gradY, grads: {} }),
 };
 
+// y = x mask
+const Dropout = {
+  forward(layer, x) {
+    return { y: layer.mask ? tensor(x.shape, x.data.map((value, at) => value * layer.mask.data[at])) : x, cache: null };
+  },
+  backward: (layer, cache, gradY) => ({ gradX: Dropout.forward(layer, gradY).y, grads: {} }),
+};
+
 const Flatten = {
   forward(layer, x) {
     const rank = x.shape.length;
@@ -339,7 +347,7 @@ const LAYERS = {
   AvgPool2d,
   BatchNorm1d: BatchNorm,
   BatchNorm2d: BatchNorm,
-  Dropout: Identity,
+  Dropout,
   Identity,
   Flatten,
   ReLU: elementwise((x) => (x > 0 ? x : 0), (x) => (x > 0 ? 1 : 0)),
@@ -363,7 +371,7 @@ const LAYERS = {
 function forward(layers, x) {
   const steps = [];
   for (const layer of layers) {
-    const { y, cache } = LAYERS[layer.type].forward(layer, x);
+    const { y, cache } = LAYERS[layer.kind].forward(layer, x);
     steps.push({ layer, x, y, cache });
     x = y;
   }
@@ -373,7 +381,7 @@ function forward(layers, x) {
 // Send dL/d(last y) back. Fills in each step's gradY, gradX and grads, and returns dL/d(first x).
 function backward(steps, gradY, wantGrads = true) {
   for (const step of [...steps].reverse()) {
-    const { gradX, grads } = LAYERS[step.layer.type].backward(step.layer, step.cache, gradY, wantGrads);
+    const { gradX, grads } = LAYERS[step.layer.kind].backward(step.layer, step.cache, gradY, wantGrads);
     Object.assign(step, { gradY, gradX, grads });
     gradY = gradX;
   }
