@@ -108,7 +108,7 @@ class Cards {
   showOrNot(picture, visible, values, words) {
     const found = visible && values();
     if (found) picture.show(found, `${words}; largest ${shown(found.reduce((m, v) => Math.max(m, Math.abs(v)), 0), 3)}`);
-    else picture.show(new Float64Array(count(picture.shape)), `${words}: not known yet`, 1);
+    else picture.show(null, `${words}: not known yet`, 1);
   }
 
   update(net, shows, frame, chosen) {

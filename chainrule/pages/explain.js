@@ -3,7 +3,6 @@
 
 const net = netFrom(DATA);
 const live = isLive(net);
-const first = allParameters(net).length <= 2000 ? structuredClone(net.steps.map((step) => step.layer.parameters)) : null;
 const view = { level: 'layer', position: 0, frames: [], seen: null, chosen: null, guessing: false, answered: false, moved: false };
 
 const current = () => view.frames[view.position];
@@ -53,11 +52,12 @@ function say() {
 const room = document.documentElement.clientWidth - (document.documentElement.clientWidth < 640 ? 26 : 40);
 const picture = isSmall(net) ? new Graph(net, Math.min(room, 1160), choose) : new Cards(net, Math.min(room, 1160), choose);
 byId('picture').append(picture.root);
+if (picture instanceof Graph && room >= 900) byId('top').append(byId('chosen-box')); // beside the frame, else a sheet below
 
 function choose(which) {
   view.chosen = which;
   render();
-  byId('chosen-box').scrollIntoView({ block: 'nearest' });
+  if (!which) return;
   byId('said').textContent = `${nameOf(net, which)} = ${shows(which) ? shown(numberOf(net, which)) : 'not reached yet'}`;
 }
 
@@ -65,6 +65,7 @@ function render() {
   const frame = current(), [title, formula] = titleOf(net, frame), asked = question();
   byId('frame-title').textContent = title;
   byId('frame-formula').textContent = formula;
+  byId('level').value = view.level;
   byId('position').textContent = `${view.position + 1} of ${view.frames.length}`;
   byId('back').disabled = view.position === 0;
   byId('next').disabled = view.position === view.frames.length - 1;
@@ -109,7 +110,7 @@ function showAll() {
     byId('all').replaceChildren(element('p', { text: words }));
     return;
   }
-  const table = (caption, head, lines) => element('div', { class: 'wide' }, element('table', {},
+  const table = (caption, head, lines) => scrollable(caption, element('table', {},
     element('caption', { class: 'text', text: caption }),
     element('thead', {}, element('tr', {}, ...head.map((text, k) => element('th', { scope: 'col', class: k ? '' : 'text', text })))),
     element('tbody', {}, ...lines.map(([name, ...values]) => element('tr', {}, element('th', { scope: 'row', class: 'text', text: name }),
@@ -217,7 +218,10 @@ if (live && allParameters(net).length <= MOST_SLIDERS) {
 
 // ---- Keys and buttons ---------------------------------------------------------------------------------------
 
+byId('close').addEventListener('click', () => choose(null));
+
 const KEYS = {
+  Escape: () => view.chosen && choose(null),
   ArrowRight: () => go(view.position + 1),
   ArrowLeft: () => go(view.position - 1),
   PageDown: () => jump(1),

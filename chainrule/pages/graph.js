@@ -25,7 +25,7 @@ class Graph {
     // What the other columns leave over is for the edges that carry weights.
     const linear = net.steps.filter(({ layer }) => layer.kind === 'Linear').length;
     const fixed = (net.steps.length - linear + 1) * BETWEEN_COLUMNS + 100;
-    const wide = this.upright ? 210 : Math.min(Math.max((room - fixed) / linear, 220), 330);
+    const wide = this.upright ? 250 : Math.min(Math.max((room - fixed) / linear, 220), 330);
     const gaps = net.steps.map(({ layer }) => (layer.kind === 'Linear' ? wide : BETWEEN_COLUMNS));
     const length = gaps.reduce((sum, gap) => sum + gap, 0) + BETWEEN_COLUMNS + 100;
     const along = (column) => 50 + gaps.slice(0, column).reduce((sum, gap) => sum + gap, 0);
@@ -75,7 +75,8 @@ class Graph {
     const ends = [this.point(l, i), this.point(l + 1, o)];
     const line = this.line(...ends, {});
     const hit = this.line(...ends, { class: 'hit' });
-    const t = to === 1 ? 0.45 : 0.27 + (0.44 * o) / (to - 1);
+    const [near, far] = this.upright ? [0.18, 0.7] : [0.2, 0.78]; // no two labels side by side
+    const t = from * to === 1 ? 0.5 : near + ((far - near) * (o * from + i)) / (from * to - 1);
     const [x, y] = [0, 1].map((axis) => ends[0][axis] + (ends[1][axis] - ends[0][axis]) * t);
     const value = svg('text', { x, y: y - 1 }), grad = svg('text', { x, y: y + 12, class: 'grad' });
     const group = svg('g', { class: 'edge' }, hit, line);
@@ -93,10 +94,10 @@ class Graph {
       const said = shows(which) ? `, gradient ${shown(numberOf(now, which))}` : '';
       group.setAttribute('aria-label', `weight ${parameterName(now, which)} is ${shown(w)}${said}`);
     });
-    this.mark(group, (frame, chosen) => same(which, chosen) || (frame.l === l && frame.phase !== 'start'
+    this.mark(group, [which], (frame) => frame.l === l && frame.phase !== 'start'
       && (frame.phase === 'forward' ? (frame.u ?? o) === o
         : frame.part === undefined || (frame.part === 'weight' && (frame.u ?? o) === o)
-          || (frame.part === 'input' && (frame.u ?? i) === i))));
+          || (frame.part === 'input' && (frame.u ?? i) === i)));
   }
 
   unit(net, l, u) {
@@ -120,8 +121,7 @@ class Graph {
       const said = shows(back) ? `, gradient ${shown(numberOf(now, back))}` : '';
       group.setAttribute('aria-label', `${outputName(now, l, u)} is ${y === null ? 'not known yet' : shown(y)}${said}`);
     });
-    this.mark(group, (frame, chosen) => same(forward, chosen) || same(back, chosen)
-      || (frame.phase === 'forward' && frame.l === l && (frame.u ?? u) === u)
+    this.mark(group, [forward, back], (frame) => (frame.phase === 'forward' && frame.l === l && (frame.u ?? u) === u)
       || (frame.phase === 'score' && last && (frame.u ?? u) === u)
       || (frame.phase === 'backward' && frame.l === l + 1 && [undefined, 'input'].includes(frame.part) && (frame.u ?? u) === u));
   }
@@ -140,7 +140,7 @@ class Graph {
       value.textContent = shows({ of: 'loss' }) ? shown(now.loss.value, 3) : '?';
       group.setAttribute('aria-label', `loss, ${value.textContent === '?' ? 'not known yet' : shown(now.loss.value)}`);
     });
-    this.mark(group, (frame, chosen) => frame.phase === 'loss' || same({ of: 'loss' }, chosen));
+    this.mark(group, [{ of: 'loss' }], (frame) => frame.phase === 'loss');
   }
 
   // Let a part be chosen by mouse, and by Enter or Space where it can have the focus. A unit stands for two
@@ -158,8 +158,12 @@ class Graph {
     });
   }
 
-  mark(group, isCurrent) {
-    this.parts.push((now, shows, frame, chosen) => group.classList.toggle('current', Boolean(isCurrent(frame, chosen))));
+  // Let a part stand out while it is what the frame computes, and while one of its numbers is chosen.
+  mark(group, numbers, isCurrent) {
+    this.parts.push((now, shows, frame, chosen) => {
+      group.classList.toggle('current', isCurrent(frame));
+      group.classList.toggle('chosen', numbers.some((which) => same(which, chosen)));
+    });
   }
 
   update(net, shows, frame, chosen) {

@@ -40,7 +40,7 @@ function termsTable(told, back, open) {
   if (told.plusName) sumRow(told.plusName, told.plus);
   if (told.terms.length > 1 || told.plusName) sumRow(told.over ? `sum over the ${told.over}` : 'sum', told.total);
   const cells = head.map((text) => element('th', { scope: 'col', class: text.length > 1 && text !== 'product' ? 'text' : '', text }));
-  return element('div', { class: 'wide' }, element('table', {}, element('thead', {}, element('tr', {}, ...cells)), body));
+  return scrollable(`The terms of ${told.name}`, element('table', {}, element('thead', {}, element('tr', {}, ...cells)), body));
 }
 
 // Rows of [what, number or text]: the same derivative found in other ways.
@@ -66,12 +66,25 @@ function equation(net, which) {
   return line;
 }
 
-function equations(net, all) {
-  const list = element('ul', { class: 'equations' }, ...all.slice(0, MOST_TERMS).map((which) => equation(net, which)));
-  if (all.length > MOST_TERMS) {
-    list.append(element('li', { text: `and ${all.length - MOST_TERMS} more: the pictures below have them all` }));
-  }
-  return list;
+// The equations of many numbers: all of them where they are few, else the largest. `values` are the numbers, of
+// which the k-th is `which(k)`.
+function equations(net, values, which) {
+  let order = [...values.keys()];
+  if (order.length > MOST_TERMS) order = largestOf(values, MOST_TERMS);
+  const list = element('ul', { class: 'equations' }, ...order.map((k) => equation(net, which(k))));
+  if (values.length <= MOST_TERMS) return list;
+  return element('div', {}, element('p', { text: `The largest ${MOST_TERMS} of ${values.length}; the pictures below have them all:` }), list);
+}
+
+function largestOf(values, many) {
+  const found = [];
+  values.forEach((value, k) => {
+    if (found.length === many && Math.abs(value) <= Math.abs(values[found.at(-1)])) return;
+    const at = found.findIndex((other) => Math.abs(values[other]) < Math.abs(value));
+    found.splice(at < 0 ? found.length : at, 0, k);
+    found.length = Math.min(found.length, many);
+  });
+  return found;
 }
 
 // A matrix with its name and shape: its numbers where they fit, else its picture.
@@ -140,26 +153,26 @@ function titleOf(net, frame) {
 // What is shown of a frame at a level, once its numbers may be seen.
 function frameElement(net, frame, level) {
   const { phase, l, part, u } = frame, step = net.steps[l];
-  const units = (array, make) => Array.from({ length: ofOne(array) }, (_, k) => make(k));
+  const shownOf = (array) => array.data.subarray(net.example * ofOne(array), (net.example + 1) * ofOne(array));
   const one = (which) => [storyElement(net, which)];
   if (phase === 'start') return [matrixOfInput(net)];
   if (phase === 'loss') return one({ of: 'loss' });
   if (phase === 'score' && u !== undefined) return one({ of: 'score', u });
   if (level === 'matrix' && (phase === 'score' || step.y.shape.length === 2)) {
-    return [element('div', { class: 'product wide' }, ...matrices(net, frame))];
+    return [scrollable('The matrices', element('div', { class: 'product' }, ...matrices(net, frame)))];
   }
-  if (phase === 'score') return [equations(net, units(net.loss.gradient, (k) => ({ of: 'score', u: k })))];
+  if (phase === 'score') return [equations(net, shownOf(net.loss.gradient), (k) => ({ of: 'score', u: k }))];
   if (phase === 'forward') {
-    return u === undefined ? [equations(net, units(step.y, (k) => ({ of: 'y', l, u: k })))] : one({ of: 'y', l, u });
+    return u === undefined ? [equations(net, shownOf(step.y), (k) => ({ of: 'y', l, u: k }))] : one({ of: 'y', l, u });
   }
   if (part === 'input' && u !== undefined) return one({ of: 'gradient', l, u });
   const made = [];
   for (const name of part ? [part].filter((p) => p !== 'input') : Object.keys(step.grads)) {
     const size = step.grads[name].length, rows = step.layer.parameters[name].shape[0];
     const [from, to] = u === undefined ? [0, size] : [(u * size) / rows, ((u + 1) * size) / rows];
-    made.push(equations(net, Array.from({ length: to - from }, (_, k) => ({ of: 'parameter', l, name, at: from + k }))));
+    made.push(equations(net, step.grads[name].subarray(from, to), (k) => ({ of: 'parameter', l, name, at: from + k })));
   }
-  if (!part || part === 'input') made.push(equations(net, units(step.x, (k) => ({ of: 'gradient', l, u: k }))));
+  if (!part || part === 'input') made.push(equations(net, shownOf(step.gradX), (k) => ({ of: 'gradient', l, u: k })));
   return made;
 }
 

@@ -16,6 +16,10 @@ function element(tag, attributes = {}, ...content) {
   return made;
 }
 
+// What may be wider than a phone scrolls by itself, by keyboard too.
+const scrollable = (label, ...content) =>
+  element('div', { class: 'wide', tabindex: 0, role: 'group', 'aria-label': label }, ...content);
+
 const byId = (id) => document.getElementById(id);
 
 // A number as the terminal shows it: `digits` significant ones, a true minus.
@@ -130,7 +134,7 @@ class Picture {
   }
 
   // Show these numbers; all of a kind share one scale where `largest` is given.
-  show(values, words = '', largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0)) {
+  show(values, words = '', largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0)) { // values: null, not known
     Object.assign(this, { values, words, largest });
     this.paint();
     this.describe();
