@@ -39,8 +39,8 @@ class Cards {
     const sizes = Object.entries(layer.parameters).map(([name, array]) => `${name} ${array.shape.join('×')}`);
     const box = element('div', { class: 'layer' },
       element('h3', { text: `${layer.name} (${layer.kind})` }),
-      element('p', { class: 'formula', text: `${layer.formula}    ${layer.shapes}` }),
-      element('div', { class: 'pair' }, value.figure, grad.figure));
+      element('p', { class: 'formula', text: `${layer.formula}    ${layer.shapes}` }));
+    if (layer.kind !== 'Flatten') box.append(element('div', { class: 'pair' }, value.figure, grad.figure));
     const weights = 'weight' in step.grads && layer.parameters.weight.shape.length > 1 && this.weights(net, step, l, box);
     if (weights) box.append(element('p', { class: 'quiet', text: sizes.join(', ') }));
     return {

@@ -75,8 +75,23 @@ function render() {
   picture.update(net, shows, frame, view.chosen);
   const { chosen } = view;
   byId('chosen-box').hidden = !chosen;
-  if (chosen) byId('chosen').replaceChildren(storyElement(net, chosen, checksOf(chosen), Boolean(asked) && same(asked, chosen)));
+  if (chosen) byId('chosen').replaceChildren(...relatives(chosen), storyElement(net, chosen, checksOf(chosen), Boolean(asked) && same(asked, chosen)));
   if (byId('all-numbers').open) showAll();
+}
+
+// A unit has three numbers, or two: buttons that go from one to the other.
+function relatives(which) {
+  const last = net.steps.length - 1;
+  const l = which.of === 'score' ? last : which.of === 'gradient' ? which.l - 1 : which.l;
+  const isUnit = ['y', 'score', 'gradient'].includes(which.of);
+  const ofBias = which.of === 'parameter' && which.name === 'bias' && net.steps[l].layer.kind === 'Linear';
+  if ((!isUnit && !ofBias) || l < 0) return [];
+  const u = ofBias ? which.at : which.u;
+  const all = [['its value', { of: 'y', l, u }], ['its gradient', l === last ? { of: 'score', u } : { of: 'gradient', l: l + 1, u }]];
+  const { layer } = net.steps[l];
+  if (layer.kind === 'Linear' && layer.parameters.bias) all.push(['its bias', { of: 'parameter', l, name: 'bias', at: u % layer.parameters.bias.data.length }]);
+  return [element('p', { class: 'row' }, `Unit ${outputName(net, l, u)}: `, ...all.map(([text, other]) =>
+    element('button', { type: 'button', text, 'aria-pressed': String(same(other, which)), onclick: () => choose(other) })))];
 }
 
 // Autograd's gradient is of the weights that the page came with; a difference can be taken of any.

@@ -4,6 +4,7 @@
 
 const RADIUS = 27, BETWEEN_UNITS = 122, BETWEEN_COLUMNS = 118;
 const SMALL = 12; // units of a layer that a graph still shows well
+const MOST_LABELS = 8; // between two layers; with more edges only those that are asked about have their numbers
 
 const isSmall = (net) =>
   [net.steps[0].x, ...net.steps.map((step) => step.y)].every((array) => ofOne(array) <= SMALL) &&
@@ -20,8 +21,11 @@ class Graph {
   constructor(net, room, select) {
     this.select = select;
     const columns = [net.steps[0].x, ...net.steps.map((step) => step.y)].map(ofOne);
-    const breadth = Math.max(...columns) * BETWEEN_UNITS + 34;
-    this.upright = room < 700 && breadth <= Math.max(room, 370) + 40;
+    // On a phone from top to bottom, where the units fit side by side.
+    const narrow = Math.floor((room - 8) / Math.max(...columns));
+    this.upright = room < 700 && narrow >= 68;
+    const between = this.upright ? Math.min(narrow, BETWEEN_UNITS) : BETWEEN_UNITS;
+    const breadth = Math.max(...columns) * between + (this.upright ? 4 : 34);
     // What the other columns leave over is for the edges that carry weights.
     const linear = net.steps.filter(({ layer }) => layer.kind === 'Linear').length;
     const fixed = (net.steps.length - linear + 1) * BETWEEN_COLUMNS + 100;
@@ -29,7 +33,7 @@ class Graph {
     const gaps = net.steps.map(({ layer }) => (layer.kind === 'Linear' ? wide : BETWEEN_COLUMNS));
     const length = gaps.reduce((sum, gap) => sum + gap, 0) + BETWEEN_COLUMNS + 100;
     const along = (column) => 50 + gaps.slice(0, column).reduce((sum, gap) => sum + gap, 0);
-    const across = (units, u) => breadth / 2 + 6 + (u - (units - 1) / 2) * BETWEEN_UNITS;
+    const across = (units, u) => breadth / 2 + 6 + (u - (units - 1) / 2) * between;
     this.point = (column, u, units = columns[column]) => {
       const [a, b] = [along(column), across(units, u)];
       return this.upright ? [b - 6, a + 16] : [a, b];
@@ -81,9 +85,26 @@ class Graph {
     const value = svg('text', { x, y: y - 1 }), grad = svg('text', { x, y: y + 12, class: 'grad' });
     const group = svg('g', { class: 'edge' }, hit, line);
     this.edges.append(group);
-    this.labels.append(svg('g', { class: 'label' }, value, grad));
+    const label = svg('g', { class: 'label' }, value, grad);
+    this.labels.append(label);
     this.button(group, which);
-    this.button(this.labels.lastChild, which, false);
+    this.button(label, which, false);
+    const isCurrent = (frame) => frame.l === l && frame.phase !== 'start'
+      && (frame.phase === 'forward' ? (frame.u ?? o) === o
+        : frame.part === undefined || (frame.part === 'weight' && (frame.u ?? o) === o)
+          || (frame.part === 'input' && (frame.u ?? i) === i));
+    if (from * to > MOST_LABELS) {
+      let under = false;
+      const show = (frame, chosen) => {
+        const asked = under || same(which, chosen) || (frame.u !== undefined && isCurrent(frame));
+        label.style.visibility = asked ? 'visible' : 'hidden';
+      };
+      const look = (on) => () => { under = on; show(this.frame, this.chosen); };
+      for (const [event, on] of [['pointerenter', true], ['focus', true], ['pointerleave', false], ['blur', false]]) {
+        group.addEventListener(event, look(on));
+      }
+      this.parts.push((now, shows, frame, chosen) => show(frame, chosen));
+    }
     this.parts.push((now, shows) => {
       const { weight } = now.steps[l].layer.parameters;
       const w = weight.data[which.at], most = weight.data.reduce((m, v) => Math.max(m, Math.abs(v)), 1e-9);
@@ -94,10 +115,7 @@ class Graph {
       const said = shows(which) ? `, gradient ${shown(numberOf(now, which))}` : '';
       group.setAttribute('aria-label', `weight ${parameterName(now, which)} is ${shown(w)}${said}`);
     });
-    this.mark(group, [which], (frame) => frame.l === l && frame.phase !== 'start'
-      && (frame.phase === 'forward' ? (frame.u ?? o) === o
-        : frame.part === undefined || (frame.part === 'weight' && (frame.u ?? o) === o)
-          || (frame.part === 'input' && (frame.u ?? i) === i)));
+    this.mark(group, [which], isCurrent);
   }
 
   unit(net, l, u) {
@@ -121,7 +139,8 @@ class Graph {
       const said = shows(back) ? `, gradient ${shown(numberOf(now, back))}` : '';
       group.setAttribute('aria-label', `${outputName(now, l, u)} is ${y === null ? 'not known yet' : shown(y)}${said}`);
     });
-    this.mark(group, [forward, back], (frame) => (frame.phase === 'forward' && frame.l === l && (frame.u ?? u) === u)
+    this.mark(group, [forward, back], (frame) => (frame.l === l && frame.part === 'bias' && (frame.u ?? u) === u)
+      || (frame.phase === 'forward' && frame.l === l && (frame.u ?? u) === u)
       || (frame.phase === 'score' && last && (frame.u ?? u) === u)
       || (frame.phase === 'backward' && frame.l === l + 1 && [undefined, 'input'].includes(frame.part) && (frame.u ?? u) === u));
   }
@@ -167,7 +186,7 @@ class Graph {
   }
 
   update(net, shows, frame, chosen) {
-    this.shows = shows;
+    Object.assign(this, { shows, frame, chosen });
     for (const part of this.parts) part(net, shows, frame, chosen);
   }
 }

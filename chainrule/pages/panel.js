@@ -90,6 +90,7 @@ function largestOf(values, many) {
 // A matrix with its name and shape: its numbers where they fit, else its picture.
 function matrix(name, rows, columns, value) {
   const title = `${name}  (${rows}, ${columns})`;
+  if (rows > 140 || columns > 140) return element('p', { class: 'large', text: `${title}: its picture is below` });
   if (rows > SMALL || columns > SMALL) {
     const picture = new Picture({ label: title, shape: [rows, columns], cell: 8, room: 300, say: (at) =>
       `[${Math.floor(at / columns)},${at % columns}] = ${shown(picture.values[at])}` });

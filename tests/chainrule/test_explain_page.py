@@ -37,6 +37,7 @@ def test_all_numbers_are_those_of_json(arguments, tmp_path, capsys, page):
     html, said = write(tmp_path, capsys, *arguments)
     page.goto(html.as_uri())
     page.get_by_text("All numbers, as tables").click()
+    expect(page.locator("#all table").first).to_be_visible()
     found = [values(table.locator("[data-value]")) for table in page.locator("#all table").all()]
     expected = []
     for layer in said["layers"]:
@@ -268,6 +269,9 @@ def test_a_weight_and_a_neuron_show_what_they_are_made_of(tmp_path, capsys, page
     page.get_by_role("button", name="tanh1[1] is").click()
     expect(box.locator("h3")).to_have_text("dL/d tanh1[1] = 0.293155")
     assert box.locator("tbody tr").count() == 3  # the two paths, and their sum
+    page.get_by_role("button", name="fc1[2] is").press(" ")
+    box.get_by_role("button", name="its bias").click()
+    expect(box.locator("h3")).to_have_text("dL/d fc1.bias[2] = −0.269579")
     page.keyboard.press("Escape")
     expect(box).to_be_hidden()
 
