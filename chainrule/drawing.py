@@ -42,6 +42,9 @@ def page(run: SavedRun, state: dict[str, np.ndarray], weights: str) -> str:
 
 def _layers(run: SavedRun, state: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     network = run.recipe.build(nn_reference).eval()
+    for name, module in network.named_modules():
+        if getattr(module, "track_running_stats", True) is False:
+            raise ChainruleError(f"{run.path}: '{name}' has no running statistics, and one image is no batch")
     with nn_reference.Tape(network) as tape:
         network(np.zeros((1, *run.recipe.input_shape), np.float32))
     return [

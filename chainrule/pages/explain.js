@@ -293,3 +293,11 @@ function describe() {
 
 describe();
 setLevel('layer');
+if (DATA.optimizer.arguments.lr) byId('rate').value = DATA.optimizer.arguments.lr;
+if (DATA.weight) { // --weight: the page opens where its gradient is known
+  const { layer, parameter: name, index } = DATA.weight;
+  const l = net.steps.findIndex((step) => step.layer.name === layer);
+  const { shape } = net.steps[l].layer.parameters[name];
+  KEYS.End();
+  choose({ of: 'parameter', l, name, at: index.reduce((at, k, axis) => at * shape[axis] + k, 0) });
+}

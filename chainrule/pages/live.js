@@ -15,7 +15,8 @@ function netFrom(data) {
       mask: given.local.mask && unpack(given.local.mask),
     };
     const grads = Object.fromEntries(Object.entries(given.parameters).map(([name, { gradient }]) => [name, unpack(gradient).data]));
-    const { cache } = LAYERS[layer.kind].forward(layer, x);
+    // BatchNorm with the statistics of the batch is not computed here (see isLive).
+    const cache = layer.local.kind === 'batch' ? null : LAYERS[layer.kind].forward(layer, x).cache;
     const step = { layer, x, y: unpack(given.output), cache, gradY: unpack(given.upstream), gradX: unpack(given.gradient), grads };
     x = step.y;
     return step;

@@ -14,8 +14,8 @@ function storyElement(net, which, checks = [], open = false) {
   box.append(heading, element('p', { class: 'formula', text: told.formula }));
   if (told.given) box.append(element('p', { text: told.given }));
   if (told.terms.length) box.append(termsTable(told, back, open));
-  else if (back && which.of !== 'loss' && which.of !== 'score' && !open) {
-    box.append(element('p', { text: 'No number flows back here: the gradient is 0 or is not a sum of single products.' }));
+  else if (back && !told.given && !open) {
+    box.append(element('p', { text: 'Nothing comes back to this number, so its gradient is 0.' }));
   }
   if (checks.length) box.append(checksTable(checks));
   return box;

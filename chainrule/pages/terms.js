@@ -121,12 +121,13 @@ const PARTS = {
     gradient(net, step, { l, u }) {
       const at = net.example * ofOne(step.x) + u;
       const slope = slopeAt(step, at, u);
-      if (slope === null) return { formula: step.layer.backward };
+      if (slope === null) return { formula: step.layer.backward, given: step.layer.local.formula };
       const term = { left: `dL/d ${outputName(net, l, u)}`, a: step.gradY.data[at], right: 'dy/dx', b: slope };
       return { formula: `dL/dx = dL/dy · dy/dx, and ${step.layer.local.formula}`, terms: [term] };
     },
     parameter(net, step, { name, at }) { // of BatchNorm
       const terms = [];
+      if (!step.cache) return { formula: step.layer.parameterFormulas[name], given: 'x̂ depends on the whole batch' };
       step.gradY.data.forEach((g, place_) => {
         if (BatchNorm.feature(step.gradY, place_) !== at) return;
         const b = name === 'bias' ? 1 : step.cache.data[place_];

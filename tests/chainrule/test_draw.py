@@ -262,6 +262,15 @@ def test_errors_are_one_line(trained, tmp_path, capsys):
     assert "a run trained with --validation keeps it" in capsys.readouterr().err
 
 
+def test_a_network_that_needs_a_batch_is_refused(make_run, tmp_path, capsys):
+    text = OTHERS.replace('"BatchNorm2d"', '"BatchNorm2d", track_running_stats = false')
+    (tmp_path / "batch.toml").write_text(text)
+    path = make_run(tmp_path / "run", str(tmp_path / "batch.toml"))
+    assert run(["draw", str(path), "--html", str(tmp_path / "page.html")]) == 1
+    assert "'bn1' has no running statistics, and one image is no batch" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_help_has_an_example(capsys):
     assert run(["draw", "--help"]) == 0
     assert "Example: chainrule draw" in " ".join(capsys.readouterr().out.split())
