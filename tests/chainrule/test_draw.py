@@ -225,8 +225,9 @@ def test_it_is_accessible_and_fits(trained, tmp_path, page, width):
     assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
 
 
-def test_text_of_others_stays_text(trained, tmp_path, page):
+def test_text_of_others_stays_text(trained, tmp_path, page, monkeypatch):
     evil = "</script><script>console.error('ran')</script><img src=x onerror=console.error(1)>"
+    monkeypatch.setattr(saved.SavedRun, "class_names", tuple(f"{k}{evil}" for k in range(10)))
     folder = tmp_path / evil.replace("/", "∕")
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -237,6 +238,8 @@ def test_text_of_others_stays_text(trained, tmp_path, page):
     page.goto(write(folder, tmp_path).as_uri())
     draw(page, page.evaluate("EXAMPLES[1]"))
     assert evil in page.locator("#network").inner_text()
+    assert evil in page.locator("#answer").inner_text()
+    assert page.get_by_role("button", name=f"3{evil}").count() == 1
     assert page.locator("img").count() == 0
 
 

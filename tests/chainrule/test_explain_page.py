@@ -1,6 +1,7 @@
 """The page of an explanation: its numbers are the engine's, also after a weight was moved in the browser."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -430,7 +431,11 @@ def test_a_folder_is_refused(tmp_path, capsys):
     assert "is a folder: expected the name of a file" in capsys.readouterr().err
 
 
-def test_the_page_is_the_same_from_python():
+def test_a_label_stays_text(tmp_path, page):
     wanted = explaining.Wanted(input="0.8,-0.5", label="1")
-    made = explaining.explain(explaining.from_net("2-3-2", "tanh", None, 0.1, wanted))
-    assert pages.page(made).startswith("<!doctype html>")
+    subject = explaining.from_net("2-3-2", "tanh", None, 0.1, wanted)
+    evil = "<img src=x onerror=console.error(4)></script><script>console.error(5)</script>"
+    pages.write(explaining.explain(replace(subject, class_names=("no", evil))), tmp_path / "page.html")
+    page.goto((tmp_path / "page.html").as_uri())
+    assert evil in page.locator("#example-words").inner_text()
+    assert page.locator("img").count() == 0
