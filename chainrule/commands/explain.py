@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from chainrule.explaining import Subject, Wanted
 
 
+_MOST_PATHS = 1000  # so many are kept of every neuron behind the weight
+
+
 class Activation(StrEnum):
     """Values of ``--activation``."""
 
@@ -53,12 +56,6 @@ class OptimizerName(StrEnum):
     AdamW = "AdamW"
 
 
-_NET = "A network written here"
-_EXAMPLE = "Which example"
-_SHOW = "What to show"
-_NEURON = "chainrule explain neuron"
-
-
 def explain(
     subject: Annotated[
         str | None,
@@ -66,50 +63,45 @@ def explain(
             help="A recipe, the folder of a run, or neuron (one neuron, one step).", show_default="neuron"
         ),
     ] = None,
-    net: Annotated[str | None, typer.Option(help="Layer sizes, such as 2-3-2.", rich_help_panel=_NET)] = None,
+    net: Annotated[
+        str | None, typer.Option(help="A network written here: layer sizes, such as 2-3-2.")
+    ] = None,
     activation: Annotated[
         Activation | None,
-        typer.Option(help="Between the layers.", show_default="relu", rich_help_panel=_NET),
+        typer.Option(help="Of --net between the layers, or of neuron.", show_default="relu"),
     ] = None,
     loss: Annotated[
         LossName | None,
-        typer.Option(help="The loss.", show_default="cross-entropy, of one output mse", rich_help_panel=_NET),
+        typer.Option(help="Of --net.", show_default="cross-entropy, of one output mse"),
     ] = None,
     input: Annotated[
         str | None,
-        typer.Option(
-            help="Numbers separated by commas, the examples of a batch by semicolons.",
-            rich_help_panel=_EXAMPLE,
-        ),
+        typer.Option(help="An example of your own: numbers separated by commas, a batch by semicolons."),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(help="The class of each example, such as 1 or 1,0.", rich_help_panel=_EXAMPLE),
+        typer.Option(help="The class of each example, such as 1 or 1,0."),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="What mse, bce or the neuron should give; as --input.", rich_help_panel=_EXAMPLE),
+        typer.Option(help="What mse, bce or neuron should give; as --input."),
     ] = None,
     index: Annotated[
         str | None,
-        typer.Option(
-            help="Images of the data set: 0, or a batch 0,5 or 0:8.",
-            show_default="0",
-            rich_help_panel=_EXAMPLE,
-        ),
+        typer.Option(help="Images of the data set: 0, or a batch 0,5 or 0:8.", show_default="0"),
     ] = None,
-    split: Annotated[Split, typer.Option(help="Which images.", rich_help_panel=_EXAMPLE)] = Split.test,
+    split: Annotated[Split, typer.Option(help="Which images --index counts.")] = Split.test,
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help="A name or a folder.", show_default="the run's; of a recipe auto", rich_help_panel=_EXAMPLE
-        ),
+        typer.Option(help="A data set's name or its folder.", show_default="the run's; of a recipe auto"),
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets.", rich_help_panel=_EXAMPLE)
-    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of all that is drawn.", show_default="0, or the recipe's")
+        int | None,
+        typer.Option(
+            help="Of all that is drawn: weights, masks, the example of --net.",
+            show_default="0, or the recipe's",
+        ),
     ] = None,
     weights: Annotated[
         Weights, typer.Option(help="A run's after the last epoch, or the best one.")
@@ -122,17 +114,15 @@ def explain(
     ] = False,
     weight: Annotated[
         str | None,
-        typer.Option(help="Follow one weight, such as fc1.weight[3,17].", rich_help_panel=_SHOW),
+        typer.Option(help="Follow one weight, such as fc1.weight[3,17]."),
     ] = None,
-    paths: Annotated[
-        int, typer.Option(help="How many of its paths to list, the largest.", rich_help_panel=_SHOW)
-    ] = 10,
+    paths: Annotated[int, typer.Option(help="How many of its paths to list, the largest.")] = 10,
     step: Annotated[
-        bool, typer.Option("--step", help="Take a step; the loss before and after.", rich_help_panel=_SHOW)
+        bool, typer.Option("--step", help="Take a step of the optimizer: the loss before and after.")
     ] = False,
     optimizer: Annotated[
         OptimizerName | None,
-        typer.Option(help="Of the step.", show_default="the recipe's, else SGD", rich_help_panel=_SHOW),
+        typer.Option(help="Of the step.", show_default="the recipe's, else SGD"),
     ] = None,
     learning_rate: Annotated[
         float | None,
@@ -141,26 +131,19 @@ def explain(
             "--lr",
             help="Of the step.",
             show_default="the recipe's, of --net 0.1, of neuron 0.01",
-            rich_help_panel=_SHOW,
         ),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page to step through here.", rich_help_panel=_SHOW)
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print every number as JSON.", rich_help_panel=_SHOW)
-    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page that shows it, to step through.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
     x: Annotated[
         str | None,
-        typer.Option(help="The inputs, separated by commas.", show_default="1,2", rich_help_panel=_NEURON),
+        typer.Option(help="Of neuron: the inputs, separated by commas.", show_default="1,2"),
     ] = None,
     w: Annotated[
         str | None,
-        typer.Option(help="As many weights.", show_default="0.1,0.5", rich_help_panel=_NEURON),
+        typer.Option(help="Of neuron: as many weights.", show_default="0.1,0.5"),
     ] = None,
-    b: Annotated[
-        float | None, typer.Option(help="The bias.", show_default="0.2", rich_help_panel=_NEURON)
-    ] = None,
+    b: Annotated[float | None, typer.Option(help="Of neuron: the bias.", show_default="0.2")] = None,
 ) -> None:
     """Show one forward and one backward with every number: layer by layer, upstream times local = gradient.
 
@@ -205,6 +188,9 @@ def explain(
     if net is None:
         _refuse({**of_net, "--activation": activation}, "recipe or a run", " (they are for --net)")
     check_least(("--seed", seed, 0), ("--paths", paths, 1))
+
+    if paths > _MOST_PATHS:
+        raise WrongUsage(f"--paths must be at most {_MOST_PATHS:,}, found {paths:,}")
 
     from dataclasses import replace
 

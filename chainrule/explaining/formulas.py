@@ -49,7 +49,11 @@ _NORM = {"weight": "dL/dγ = Σ g x̂", "bias": "dL/dβ = Σ g"}
 def of(layer: LayerTrace) -> Formulas:
     """Return a layer's formulas."""
     if layer.kind in _WEIGHTED:
-        return _WEIGHTED[layer.kind]
+        said = _WEIGHTED[layer.kind]
+        bias = "bias" in layer.parameters
+        return (
+            said if bias else said._replace(forward=said.forward.replace(" + b", "").replace("b[o] + ", ""))
+        )
     if layer.kind in _ELEMENTWISE:
         forward, local = _ELEMENTWISE[layer.kind]
         return Formulas(forward, f"dy/dx = {local}", "dL/dx = g * dy/dx", {})

@@ -131,12 +131,13 @@ def find(trace: Trace, text: str) -> WeightName:
     except ValueError:
         raise WrongUsage(f"--weight: expected whole numbers in [{numbers}], such as 0,0") from None
     if len(index) != len(shape):
-        raise WrongUsage(f"--weight: {name} has shape {shape}, expected {len(shape)} numbers in [{numbers}]")
+        raise WrongUsage(
+            f"--weight: {name} has shape {shape}, expected {len(shape)} indices, found [{numbers}]"
+        )
     for axis, (number, size) in enumerate(zip(index, shape, strict=True)):
         if number >= size:
             raise WrongUsage(
-                f"--weight: {name} has shape {shape}: number {axis + 1} in [{numbers}] goes from 0 to "
-                f"{size - 1}, found {number}"
+                f"--weight: {name} has shape {shape}: axis {axis} goes from 0 to {size - 1}, found {number}"
             )
     layer, _, parameter = name.rpartition(".")
     return WeightName(layer, parameter, index)
@@ -231,19 +232,40 @@ def _paths(
             node, rank = divmod(k, products.shape[1])
             best.append((float(products[node, rank]), n, node, rank))
     best.sort(key=lambda one: -abs(one[0]))
-    what = ""
-    if layer.kind == "Linear":
-        what = f"x[{name.index[-1]}]" if name.parameter == "weight" else "dy/db"
     listed = []
     for product, n, node, rank in best[:most]:
         start = int(searches[n].starts[node])
         value = float(local[n].reshape(-1)[start])
-        first_factor = Factor(layer.name, what or f"dy{_at(layer, start)}/dw", value)
+        first_factor = Factor(layer.name, _met(layer, name, start), value)
         factors = (first_factor, *searches[n].factors(node, rank, last, until))
         listed.append(Path(n, factors, product))
     rest = total - math.fsum(path.product for path in listed) if count > len(listed) else 0.0
     through = tuple(one.name for one in expanded)
     return Paths(tuple(listed), count, nonzero, total, rest, through, until), size
+
+
+def _met(layer: LayerTrace, name: WeightName, flat: int) -> str:
+    """Return what dy/dw is at one place of an example's output: mostly the input that the weight meets there.
+
+    In a convolution an output pixel (r, c) sees (r stride + i dilation - padding, ...) with weight (i, j).
+    """
+    if name.parameter == "weight" and layer.kind == "Linear":
+        return f"x[{name.index[-1]}]"
+    if name.parameter == "bias":
+        return f"dy{_at(layer, flat)}/db"
+    if layer.kind != "Conv2d":
+        return f"x̂{_at(layer, flat)}"
+    _, *pixel = (int(i) for i in np.unravel_index(flat, layer.output.shape[1:]))
+    conv, (out, channel, *offsets) = layer.module, name.index
+    channel += out // (conv.out_channels // conv.groups) * (conv.in_channels // conv.groups)
+    place = [channel]
+    for axis in range(2):
+        stride, dilation, size = conv.stride[axis], conv.dilation[axis], conv.kernel_size[axis]
+        same = dilation * (size - 1) // 2 if conv.padding == "same" else 0
+        padding = same if isinstance(conv.padding, str) else conv.padding[axis]
+        place.append(pixel[axis] * stride + offsets[axis] * dilation - padding)
+    inside = all(0 <= i < size for i, size in zip(place[1:], layer.input.shape[-2:], strict=True))
+    return f"x[{','.join(map(str, place))}]" if inside else "border"
 
 
 def _is_followed(layer: LayerTrace) -> bool:

@@ -121,6 +121,7 @@ def from_net(text: str, activation: str, loss: str | None, learning_rate: float,
     x = _own_input(wanted, plan)
     if x is None:
         x = np.round(np.random.default_rng([seed, 4]).uniform(-1, 1, (1, sizes[0])), 1) + 0.0
+    source = "drawn" if wanted.input is None else "given"
     names = tuple(map(str, range(sizes[-1])))
     target = _own_target(wanted, plan, len(x), names)
     if target is None:
@@ -128,7 +129,7 @@ def from_net(text: str, activation: str, loss: str | None, learning_rate: float,
         target = rng.integers(0, sizes[-1] if loss == "cross-entropy" else 2, (len(x), sizes[-1]))
         target = target[:, 0] if loss == "cross-entropy" else target.astype(np.float64)
     drawn = f"drawn from seed {seed}, rounded to two decimals"
-    return Subject("net", plan, drawn, network, x, target, names, {"source": "given"}, wanted.training)
+    return Subject("net", plan, drawn, network, x, target, names, {"source": source}, wanted.training)
 
 
 def from_recipe(name: str, wanted: Wanted) -> Subject:

@@ -1,7 +1,5 @@
-"""An explanation in the terminal: small arrays whole, of large ones size, a part and the largest numbers."""
+"""An explanation in the terminal: forward in order, backward from the loss, one weight, one step."""
 
-import math
-import textwrap
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -10,12 +8,19 @@ from chainrule.explaining import formulas
 from chainrule.explaining.explanation import Explanation, Weight, probabilities
 from chainrule.explaining.paths import Path, Paths
 from chainrule.explaining.step import Step
+from chainrule.explaining.tables import (
+    LABEL,
+    MOST_SHOWN,
+    beside,
+    bracketed,
+    equals,
+    largest_places,
+    number,
+    picture,
+    table,
+    wrapped,
+)
 from chainrule.explaining.trace import LayerTrace
-
-MOST_SHOWN = 60  # numbers of an array that is shown whole
-_LABEL = 30  # columns before the numbers
-_CELL = 10  # columns of a number, but for long ones
-_SHADES = " .:-=+*#%@"
 
 
 def lines(explanation: Explanation, width: int) -> Iterator[str]:
@@ -31,19 +36,14 @@ def lines(explanation: Explanation, width: int) -> Iterator[str]:
         yield from _step(explanation, explanation.step, width)
 
 
-def number(value: float, digits: int = 4) -> str:
-    """Return a number with so many significant digits; never "-0"."""
-    return f"{value + 0.0:.{digits}g}"
-
-
 def _head(explanation: Explanation, width: int) -> Iterator[str]:
     subject = explanation.subject
     plan = subject.recipe
     kind = {"net": "Network ", "recipe": "Recipe  ", "run": "Run     "}[subject.kind]
     name = "" if subject.kind == "net" else f"{plan.name}: "
     count = sum(value.size for value in explanation.trace.parameters().values())
-    yield from _wrapped(f"{kind} ", f"{name}{plan.summary}; {count:,} parameters", width)
-    yield from _wrapped("Weights  ", subject.weights, width)
+    yield from wrapped(f"{kind} ", f"{name}{plan.summary}; {count:,} parameters", width)
+    yield from wrapped("Weights  ", subject.weights, width)
     example = subject.example
     if example["source"] == "dataset":
         shown = ", ".join(map(str, example["indices"][:8])) + (", ..." if len(example["indices"]) > 8 else "")
@@ -51,9 +51,11 @@ def _head(explanation: Explanation, width: int) -> Iterator[str]:
         names = ", ".join(subject.class_names[label] for label in example["labels"][:8])
         dots = ", ..." if len(example["labels"]) > 8 else ""
         where = f"{many} {shown} of the {example['split']} images of {example['title']}: {names}{dots}"
-        yield from _wrapped("Example  ", where, width)
+        yield from wrapped("Example  ", where, width)
     else:
-        yield f"Example  {_count(len(subject.x), 'example')} of one's own"
+        drawn = f"drawn from seed {plan.seed} (--input and --label give your own)"
+        origin = "as given" if example["source"] == "given" else drawn
+        yield f"Example  {_count(len(subject.x), 'example')}, {origin}"
     if any(
         layer.kind == "Dropout" or layer.kind.startswith("BatchNorm") for layer in explanation.trace.layers
     ):
@@ -62,23 +64,11 @@ def _head(explanation: Explanation, width: int) -> Iterator[str]:
             if subject.training
             else "as in evaluation: Dropout off, BatchNorm with running statistics (--train: as in training)"
         )
-        yield from _wrapped("Mode     ", mode, width)
-    if len(subject.x) == 1 and len(plan.input_shape) >= 2 and np.prod(plan.input_shape[:-2]) == 1:
+        yield from wrapped("Mode     ", mode, width)
+    shape = plan.input_shape
+    if len(subject.x) == 1 and len(shape) in (2, 3) and shape[:-2] in ((), (1,)) and min(shape[-2:]) >= 8:
         yield ""
-        yield from (f"  {row}" for row in _picture(subject.x.reshape(plan.input_shape[-2:])))
-
-
-def _picture(image: np.ndarray) -> list[str]:
-    """Return an image (H, W) in letters, two rows to a line, from least (paper) to largest."""
-    pairs = image[: len(image) // 2 * 2].reshape(-1, 2, image.shape[1]).mean(1)
-    low, high = pairs.min(), pairs.max()
-    shades = ((pairs - low) / (high - low or 1) * (len(_SHADES) - 1)).round().astype(int)
-    rows = ["".join(_SHADES[shade] for shade in row).rstrip() for row in shades]
-    while rows and not rows[-1]:
-        rows.pop()
-    while rows and not rows[0]:
-        rows.pop(0)
-    return rows
+        yield from (f"  {row}" for row in picture(subject.x.reshape(shape[-2:])))
 
 
 def _forward(explanation: Explanation, width: int) -> Iterator[str]:
@@ -86,29 +76,33 @@ def _forward(explanation: Explanation, width: int) -> Iterator[str]:
     yield ""
     yield f"Forward: the layers in order, batch of {len(subject.x)}"
     yield ""
-    yield from _table([("x = input", subject.x)], width)
+    yield from table([("x = input", subject.x)], width)
     for layer in traced.layers:
         yield ""
-        yield from _beside(
+        yield from beside(
             f"{layer.name}  {layer.kind}: {formulas.of(layer).forward}", formulas.shapes(layer), width
         )
         rows = [({"weight": "W", "bias": "b"}.get(key, key), value) for key, value in _parameters(layer)]
-        yield from (line for row in rows for line in _table([row], width))
+        yield from (line for row in rows for line in table([row], width))
         if layer.kind == "Dropout" and layer.cache is not None:
-            yield from _table([("mask", layer.cache)], width)
-        yield from _table([("y", layer.output)], width)
+            yield from table([("mask", layer.cache)], width)
+        if layer.local.kind == "reshape" and layer.output.size > MOST_SHOWN:
+            head = f"  y  {tuple(layer.output.shape)}"
+            yield f"{head:{LABEL}}the same numbers"
+        else:
+            yield from table([("y", layer.output)], width)
     kind = subject.recipe.loss.type
     smoothing = float(subject.recipe.loss.arguments.get("label_smoothing", 0))
     formula, _ = formulas.of_loss(kind, smoothing, len(subject.x))
     yield ""
-    yield f"loss  {kind}: {formula}"
+    yield from wrapped("loss  ", f"{kind}: {formula}", width)
     if subject.classes:
-        yield from _table([("p = softmax(x)", probabilities(explanation))], width)
+        yield from table([("p = softmax(x)", probabilities(explanation))], width)
         names = [subject.class_names[label] for label in subject.target[:8]]
-        yield f"  {'label k':{_LABEL - 2}}{', '.join(names)}{', ...' if len(subject.target) > 8 else ''}"
+        yield f"  {'label k':{LABEL - 2}}{', '.join(names)}{', ...' if len(subject.target) > 8 else ''}"
     else:
-        yield from _table([("x", traced.scores), ("t = target", subject.target)], width)
-    yield f"  {'L':{_LABEL - 2}}{number(traced.loss, 10)}"
+        yield from table([("x", traced.scores), ("t = target", subject.target)], width)
+    yield f"  {'L':{LABEL - 2}}{number(traced.loss, 10)}"
 
 
 def _parameters(layer: LayerTrace) -> Iterable[tuple[str, np.ndarray]]:
@@ -121,42 +115,89 @@ def _parameters(layer: LayerTrace) -> Iterable[tuple[str, np.ndarray]]:
 def _backward(explanation: Explanation, width: int) -> Iterator[str]:
     subject, traced = explanation.subject, explanation.trace
     yield ""
-    yield "Backward: from the loss to each parameter, upstream × local = gradient"
+    yield "Backward: from the loss to the parameters, upstream g × local = gradient"
     smoothing = float(subject.recipe.loss.arguments.get("label_smoothing", 0))
     _, formula = formulas.of_loss(subject.recipe.loss.type, smoothing, len(subject.x))
     yield ""
-    yield f"loss  {formula}"
-    yield from _table([("dL/dx", traced.grad_scores)], width)
+    yield from wrapped("loss  ", formula, width)
+    yield from table([("dL/dx", traced.grad_scores)], width)
+    behind = "the loss"
     for layer in reversed(traced.layers):
         said = formulas.of(layer)
         yield ""
         yield f"{layer.name}  {layer.kind}: {said.backward}"
-        rows = [("  g = dL/dy, upstream", layer.grad_output)]
+        upstream = ("  upstream g", layer.grad_output)
         if layer.local.kind == "elementwise" and layer.local.values is not None:
-            rows.append(("× dy/dx, local", layer.local.values))
-            rows.append(("= dL/dx", layer.grad_input))
-            yield from _table(rows, width)
+            rows = [upstream, ("× local dy/dx", layer.local.values), ("= gradient dL/dx", layer.grad_input)]
+            yield from table(rows, width, largest=False, place=largest_places(layer.grad_input, 1)[0])
+            if layer.output.size > MOST_SHOWN:
+                yield from _products(layer, layer.local.values, width)
             if said.local not in ("dy/dx = 1", "dy/dx = mask"):
                 yield f"  ({said.local})"
         else:
-            yield from _table(rows, width)
+            if layer.output.size > MOST_SHOWN:
+                head = f"  {upstream[0]}  "
+                yield f"{head:{LABEL}}{tuple(layer.grad_output.shape)}, from {behind} above"
+            else:
+                yield from table([upstream], width)
             yield from _local(layer, said.local, width)
-            yield from _table([("= dL/dx", layer.grad_input)], width)
+            if layer.local.kind == "reshape" and layer.output.size > MOST_SHOWN:
+                yield f"{'  = gradient dL/dx':{LABEL}}{tuple(layer.grad_input.shape)}, the same numbers"
+            else:
+                yield from table([("= gradient dL/dx", layer.grad_input)], width)
+        if layer.local.kind == "batch" and layer.local.values is not None:
+            yield from _channel(layer, layer.local.values, width)
         for key, gradient in layer.gradients.items():
-            yield from _table([(said.parameters.get(key, f"dL/d{key}"), gradient)], width)
+            yield from table([(said.parameters.get(key, f"dL/d{key}"), gradient)], width)
+            if layer.kind == "Linear" and key == "weight" and gradient.size > MOST_SHOWN:
+                yield from _weight_products(layer, width)
+        behind = layer.name
+
+
+def _products(layer: LayerTrace, local: np.ndarray, width: int) -> Iterator[str]:
+    """Give upstream times local in numbers, where the gradient is largest."""
+    for place in largest_places(layer.grad_input, 3):
+        factors = f"{bracketed(float(layer.grad_output[place]))} × {bracketed(float(local[place]))}"
+        result = number(float(layer.grad_input[place]))
+        yield from wrapped(" " * LABEL, f"[{','.join(map(str, place))}]  {factors} = {result}", width)
+
+
+def _channel(layer: LayerTrace, local: np.ndarray, width: int) -> Iterator[str]:
+    """Give upstream times local of the channel with the largest gradient: a matrix for its examples."""
+    if len(local) ** 2 > MOST_SHOWN:
+        return
+    channel = largest_places(layer.grad_input, 1)[0][1]
+    yield f"  in numbers, channel {channel}: row i of dy_i/dx_j is example i's output"
+    rows = [
+        ("  upstream g", layer.grad_output[:, channel]),
+        ("× local dy_i/dx_j", local[:, :, channel]),
+        ("= gradient dL/dx", layer.grad_input[:, channel]),
+    ]
+    yield from table(rows, width)
+
+
+def _weight_products(layer: LayerTrace, width: int) -> Iterator[str]:
+    """Give upstream times input in numbers, where the gradient of Linear's weight is largest."""
+    if layer.input.ndim != 2 or len(layer.input) > 2:
+        return
+    for row, column in largest_places(layer.gradients["weight"], 2):
+        terms = zip(layer.grad_output[:, row], layer.input[:, column], strict=True)
+        factors = " + ".join(f"{bracketed(float(g))} · {bracketed(float(x))}" for g, x in terms)
+        result = number(float(layer.gradients["weight"][row, column]))
+        yield from wrapped(" " * LABEL, f"[{row},{column}]  {factors} = {result}", width)
 
 
 def _local(layer: LayerTrace, formula: str, width: int) -> Iterator[str]:
     """Give the line or table of a local derivative that is not one number for each output."""
     if layer.local.kind == "jacobian" and layer.local.values is not None:
-        yield from _table([(f"× {formula.split(' = ')[0]}", layer.local.values)], width)
+        yield from table([(f"× {formula.split(' = ')[0]}", layer.local.values)], width)
         yield f"  ({formula})"
     elif layer.local.kind == "windows" and layer.local.values is not None:
-        yield from _table([("× Σ dy/dx, local", layer.local.values)], width)
+        yield from table([("× local Σ dy/dx", layer.local.values)], width)
         yield f"  ({formula})"
     else:
-        yield from _wrapped(
-            f"  × {'local':{_LABEL - 4}}", formula + (", above" if "W" in formula else ""), width
+        yield from wrapped(
+            f"  × {'local':{LABEL - 4}}", formula + (", above" if "W" in formula else ""), width
         )
 
 
@@ -190,8 +231,7 @@ def _some_weight(explanation: Explanation) -> str:
     for layer in explanation.trace.layers:
         if "weight" in layer.gradients:
             gradient = layer.gradients["weight"]
-            place = np.unravel_index(int(np.abs(gradient).argmax()), gradient.shape)
-            return f"{layer.name}.weight[{','.join(str(int(i)) for i in place)}]"
+            return f"{layer.name}.weight[{','.join(map(str, largest_places(gradient, 1)[0]))}]"
     return "fc1.weight[0,0]"
 
 
@@ -202,20 +242,16 @@ def _weight(explanation: Explanation, weight: Weight, width: int) -> Iterator[st
     yield ""
     yield f"One weight: w = {sums.name} = {number(sums.value, 10)}"
     yield ""
-    yield from _wrapped("", f"dL/dw as the sum over paths: {_reach(found)}", width)
+    yield from wrapped("", f"dL/dw as the sum over paths: {_reach(found)}", width)
     for place, path in enumerate(found.listed, start=1):
         yield from _path(place, path, len(explanation.subject.x) > 1, width)
     others = found.count - len(found.listed)
     if others:
-        share = (
-            f"{others:,} more, {found.nonzero:,} of all are not 0"
-            if found.nonzero < found.count
-            else f"{others:,} more"
-        )
-        yield from _equals(f"  {share}, together", found.rest, width)
-    yield from _equals("  sum", found.total, width)
+        share = f" ({found.nonzero:,} of all are not 0)" if found.nonzero < found.count else ""
+        yield from equals(f"  the other {others:,}{share}", found.rest, width)
+    yield from equals("  sum", found.total, width)
     if sums.gradient == 0 and found.nonzero == 0 and found.listed:
-        yield from _wrapped("  ", _why_zero(found), width)
+        yield from wrapped("  ", _why_zero(found), width)
     yield ""
     yield from _matrix_form(explanation, layer, weight, width)
     yield ""
@@ -254,29 +290,9 @@ def _path(place: int, path: Path, batch: bool, width: int) -> Iterator[str]:
         named = factor.what.startswith(f"{factor.layer}.") or factor.what.endswith(f" of {factor.layer}")
         names.append(factor.what if named else f"{factor.layer} {factor.what}")
     head = f"  {place:>3}  " + (f"example {path.example}: " if batch else "")
-    yield from _wrapped(head, " · ".join(names), width, hang=7)
-    product = " · ".join(_bracketed(factor.value) for factor in path.factors)
-    yield from _equals(f"       {product}", path.product, width)
-
-
-def _bracketed(value: float) -> str:
-    return f"({number(value)})" if value < 0 else number(value)
-
-
-def _equals(text: str, value: float, width: int) -> Iterator[str]:
-    """Give the text, and "= value" in the last columns, on a line of its own where the text is too long."""
-    result = f"= {number(value, 6)}"
-    column = width - 15
-    if len(text) + 1 <= column:
-        yield f"{text:{column}}{result}"
-        return
-    indent = " " * (len(text) - len(text.lstrip()))
-    wrapped = textwrap.wrap(
-        text, column - 1, initial_indent="", subsequent_indent=indent, drop_whitespace=True
-    )
-    wrapped[0] = indent + wrapped[0].lstrip()
-    yield from wrapped[:-1]
-    yield f"{wrapped[-1]:{column}}{result}"
+    yield from wrapped(head, " · ".join(names), width, hang=7)
+    product = " · ".join(bracketed(factor.value) for factor in path.factors)
+    yield from equals(f"       {product}", path.product, width)
 
 
 def _why_zero(found: Paths) -> str:
@@ -294,7 +310,7 @@ def _why_zero(found: Paths) -> str:
 def _matrix_form(explanation: Explanation, layer: LayerTrace, weight: Weight, width: int) -> Iterator[str]:
     traced = explanation.trace
     sums = weight.sums
-    yield "The same in matrix form (dL/d(fc1): the gradient of fc1's output)".replace("fc1", layer.name)
+    yield f"The same in matrix form (dL/d({layer.name}): the gradient of {layer.name}'s output)"
     rows = []
     last = traced.layers[-1].name
     rows.append((f"dL/d({last})", "from the loss", f"{traced.grad_scores.shape}"))
@@ -328,12 +344,12 @@ def _matrix_form(explanation: Explanation, layer: LayerTrace, weight: Weight, wi
     left = max(len(row[0]) for row in rows)
     middle = max(len(row[1]) for row in rows)
     for name, step, shapes in rows:
-        yield from _beside(f"  {name:{left}} = {step:{middle}}", shapes, width)
+        yield from beside(f"  {name:{left}} = {step:{middle}}", shapes, width)
     index = ",".join(map(str, sums.name.index))
-    terms = [f"{_bracketed(term.upstream)} · {_bracketed(term.local)}" for term in sums.terms]
+    terms = [f"{bracketed(term.upstream)} · {bracketed(term.local)}" for term in sums.terms]
     more = sums.term_count - len(terms)
     text = f"  element [{index}]: " + " + ".join(terms) + (f" + {more:,} smaller ones" if more else "")
-    yield from _equals(text, sums.gradient, width)
+    yield from equals(text, sums.gradient, width)
 
 
 def _step(explanation: Explanation, step: Step, width: int) -> Iterator[str]:
@@ -347,30 +363,30 @@ def _step(explanation: Explanation, step: Step, width: int) -> Iterator[str]:
         and (value or key == "lr")
     }
     yield ""
-    yield f"One step of {step.optimizer}: " + ", ".join(f"{key} = {value}" for key, value in shown.items())
-    yield from _wrapped("  ", step.formula, width)
+    settings = ", ".join(f"{key} = {value}" for key, value in shown.items())
+    yield from wrapped(f"One step of {step.optimizer}: ", settings, width, hang=4)
+    yield from wrapped("  ", step.formula, width)
     chosen = explanation.weight.sums.name if explanation.weight is not None else None
     if chosen is not None:
         key = f"{chosen.layer}.{chosen.parameter}"
         old, new = float(before[key][chosen.index]), float(step.after[key][chosen.index])
-        yield (
-            f"  {chosen}: {number(old, 8)} -> {number(new, 8)}   "
-            f"(dL/dw = {number(float(gradients[key][chosen.index]))}, change {number(new - old)})"
-        )
+        slope = number(float(gradients[key][chosen.index]))
+        yield f"  {chosen}: {number(old, 8)} -> {number(new, 8)}"
+        yield f"    dL/dw = {slope}, change {number(new - old)}"
     for key, value in before.items():
-        yield ""
         if value.size <= MOST_SHOWN:
+            yield ""
             rows = [
                 (f"  {key}", value),
                 ("  its gradient", gradients[key]),
                 ("  after the step", step.after[key]),
             ]
-            yield from _table(rows, width)
+            yield from table(rows, width)
         else:
             change = step.after[key] - value
             moved = np.abs(change)
-            yield from _wrapped(
-                f"  {key + '  ' + str(value.shape):{_LABEL}}",
+            yield from wrapped(
+                f"  {key + '  ' + str(value.shape):{LABEL}}",
                 f"changes by {number(float(moved.mean()))} on average, at most {number(float(moved.max()))}; "
                 f"{np.count_nonzero(change):,} of {change.size:,} change",
                 width,
@@ -382,91 +398,3 @@ def _step(explanation: Explanation, step: Step, width: int) -> Iterator[str]:
     yield f"  Σ dL/dw · change     {number(step.first_order):12}   the change if L were straight"
     if change > 0:
         yield "  The loss rose: the step was longer than the slope holds; try a smaller --lr"
-
-
-def _table(rows: list[tuple[str, np.ndarray]], width: int) -> Iterator[str]:
-    """Give labelled arrays one below the other with their columns aligned, each small one whole."""
-    texts = [
-        [number(value) for value in array.reshape(-1)] if array.size <= MOST_SHOWN else None
-        for _, array in rows
-    ]
-    cell = max((len(text) for row in texts if row is not None for text in row), default=0)
-    cell = max(cell + 2, _CELL)
-    for (label, array), row in zip(rows, texts, strict=True):
-        head = f"  {label}  {tuple(array.shape)}"
-        left = f"{head:{_LABEL}}"
-        if row is None:
-            yield from _summary(left, array, width)
-            continue
-        columns = array.shape[-1] if array.ndim else 1
-        fits = max(1, (width - max(_LABEL, 1)) // cell)
-        if len(left) > _LABEL:  # a long label has a line of its own
-            yield left.rstrip()
-            left = ""
-        for start in range(0, len(row), columns):
-            cells = row[start : start + columns]
-            for first in range(0, len(cells), fits):
-                part = "".join(f"{text:>{cell}}" for text in cells[first : first + fits])
-                yield f"{left:{_LABEL}}{part}"
-                left = ""
-
-
-def _summary(left: str, array: np.ndarray, width: int) -> Iterator[str]:
-    """Give the size, a part and the largest numbers of a large array."""
-    zeros = array.size - np.count_nonzero(array)
-    share = f", {zeros:,} of {array.size:,} are 0" if zeros else f", {array.size:,} numbers"
-    norm = math.sqrt(float(np.vdot(array, array)))
-    text = f"norm {number(norm)}, {number(float(array.min()))} to {number(float(array.max()))}{share}"
-    if len(left) > _LABEL:
-        yield left.rstrip()
-        left = ""
-    yield from _wrapped(f"{left:{_LABEL}}", text, width)
-    if zeros == array.size:
-        return
-    indent = " " * _LABEL
-    order = np.argsort(-np.abs(array).reshape(-1), kind="stable")[:3]
-    places = [tuple(int(i) for i in np.unravel_index(int(k), array.shape)) for k in order]
-    largest = "  ".join(f"[{','.join(map(str, place))}] {number(float(array[place]))}" for place in places)
-    yield from _corner(array, places[0], width)
-    yield from _wrapped(f"{indent}largest ", largest, width)
-
-
-def _corner(array: np.ndarray, place: tuple[int, ...], width: int) -> Iterator[str]:
-    """Give a few numbers of a matrix's first rows and columns, or of an image round its largest number."""
-    columns = min(max(1, (width - _LABEL - 2) // 11), 6, array.shape[-1])
-    rows = min(3, array.shape[-2])
-    lead = place[:-2] if array.ndim > 2 else ()
-    image = array[lead]
-    top, left = 0, 0
-    if array.ndim > 2:
-        top = min(max(place[-2] - rows // 2, 0), image.shape[0] - rows)
-        left = min(max(place[-1] - columns // 2, 0), image.shape[1] - columns)
-    where = "".join(f"{i}," for i in lead) + f"{top}:{top + rows},{left}:{left + columns}"
-    part = image[top : top + rows, left : left + columns]
-    texts = [[number(float(value)) for value in row] for row in part]
-    cell = max(_CELL, *(len(text) + 2 for row in texts for text in row))
-    yield f"{'':{_LABEL}}[{where}]"
-    yield from (f"{'':{_LABEL}}" + "".join(f"{text:>{cell}}" for text in row) for row in texts)
-
-
-def _beside(text: str, right: str, width: int) -> Iterator[str]:
-    """Give the text with ``right`` at the end of the line, or on the next."""
-    if len(text) + 3 + len(right) <= width:
-        yield f"{text}{right:>{width - len(text)}}"
-    else:
-        yield from _wrapped("", text, width, hang=4) if len(text) > width else [text]
-        yield f"{right:>{width}}"
-
-
-def _wrapped(head: str, text: str, width: int, hang: int | None = None) -> Iterator[str]:
-    """Give ``head`` and the text behind it, broken at the width and indented like its beginning."""
-    indent = " " * (len(head) if hang is None else hang)
-    found = textwrap.wrap(text, max(20, width - len(head)), break_long_words=False, break_on_hyphens=False)
-    found = found or [""]
-    yield (head + found[0]).rstrip()
-    rest = " ".join(found[1:])
-    if rest:
-        for line in textwrap.wrap(
-            rest, max(20, width - len(indent)), break_long_words=False, break_on_hyphens=False
-        ):
-            yield indent + line

@@ -27,6 +27,8 @@ _KINDS = {
 }
 # Upstream x local, multiplied here, differs from the engine's gradient by rounding alone.
 _ROUNDING = 1e-12
+# Numbers in the table of a BatchNorm's derivatives: as many as examples times outputs.
+_LARGEST_TABLE = 100_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Local:
     reshape      None: 1 for each number; the gradient is the upstream one in the input's shape
     kernel       None: a convolution's weight, at every place
     windows      (N, C, H, W), of the input's shape: the sum of dy/dx over the windows that see the pixel
-    batch        None: BatchNorm with the batch's statistics; each output depends on its whole channel
+    batch        BatchNorm with the batch's statistics, where each output depends on its whole channel:
+                 (N, N, C), values[i, j, c] = dy[i, c]/dx[j, c], gradient[j, c] = sum over i of upstream[i, c]
+                 * values[i, j, c]; None for images and for large batches
     other        None: no table of this layer's derivative
     ========== ==========================================================================================
     """
@@ -109,6 +113,10 @@ def trace(subject: Subject) -> Trace:
         network.backward(criterion.backward())
     if not np.isfinite(loss):
         raise ChainruleError(f"the loss is {loss}: these numbers overflow; take a smaller --input")
+    for call in tape.calls:
+        grads = [call.grad_input, *(parameter.grad for parameter in call.layer.parameters())]
+        if not all(np.isfinite(array).all() for array in (call.output, *grads) if array is not None):
+            raise ChainruleError(f"{call.name}: numbers overflow there; take a smaller --input")
     untouched, _ = subject.fresh()
     before = dict(untouched.named_children())
     *calls, loss_call = tape.calls
@@ -149,6 +157,13 @@ def _local(kind: str, call: nn_reference.Call, before: Any) -> Local:
         shape = _KINDS.get(kind, "other")
     if shape in ("elementwise", "windows"):
         return Local(shape, _backward(call, before, np.ones_like(call.output)))
+    if shape == "batch" and call.output.ndim == 2 and len(call.output) * call.output.size <= _LARGEST_TABLE:
+        rows = []
+        for i in range(len(call.output)):
+            basis = np.zeros_like(call.output)
+            basis[i] = 1
+            rows.append(_backward(call, before, basis))
+        return Local(shape, np.stack(rows))
     if shape == "jacobian":
         rows = []
         for i in range(call.output.shape[-1]):
@@ -182,6 +197,8 @@ def _check(call: nn_reference.Call, local: Local) -> None:
         factor, product = local.values, upstream * local.values
     elif local.kind == "jacobian" and local.values is not None:
         factor, product = local.values, np.einsum("...i,...ij->...j", upstream, local.values)
+    elif local.kind == "batch" and local.values is not None:
+        factor, product = local.values, np.einsum("ic,ijc->jc", upstream, local.values)
     else:
         return
     largest = np.abs(upstream).max(initial=0) * np.abs(factor).max(initial=0)
