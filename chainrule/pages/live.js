@@ -13,6 +13,7 @@ function netFrom(data) {
       parameters: { ...parameters, ...unpackAll(given.buffers) },
       parameterFormulas: Object.fromEntries(Object.entries(given.parameters).map(([name, { formula }]) => [name, formula])),
       mask: given.local.mask && unpack(given.local.mask),
+      slopes: given.local.kind === 'batch' && given.local.values && unpack(given.local.values),
     };
     const grads = Object.fromEntries(Object.entries(given.parameters).map(([name, { gradient }]) => [name, unpack(gradient).data]));
     // BatchNorm with the statistics of the batch is not computed here (see isLive).

@@ -121,7 +121,7 @@ const PARTS = {
     gradient(net, step, { l, u }) {
       const at = net.example * ofOne(step.x) + u;
       const slope = slopeAt(step, at, u);
-      if (slope === null) return { formula: step.layer.backward, given: step.layer.local.formula };
+      if (slope === null) return ofBatch(net, step, l, u);
       const term = { left: `dL/d ${outputName(net, l, u)}`, a: step.gradY.data[at], right: 'dy/dx', b: slope };
       return { formula: `dL/dx = dL/dy · dy/dx, and ${step.layer.local.formula}`, terms: [term] };
     },
@@ -231,6 +231,19 @@ function jacobian(local) {
       return { formula: `dL/dx = Σ dL/dy · dy/dx, and ${step.layer.local.formula}`, terms };
     },
   };
+}
+
+// BatchNorm with the statistics of the batch: each x moves the outputs of all examples. `layer.slopes` (N, N, C)
+// has d(output i)/d(input j) of each channel; for images and for large batches it is not in the page.
+function ofBatch(net, step, l, u) {
+  const { slopes, local, backward: formula } = step.layer;
+  if (!slopes) return { formula, given: local.formula };
+  const [examples, , channels] = slopes.shape;
+  const terms = Array.from({ length: examples }, (_, i) => ({
+    left: `dL/d ${outputName(net, l, u)} of example ${i + 1}`, a: step.gradY.data[i * channels + u],
+    right: 'dy/dx', b: slopes.data[(i * examples + net.example) * channels + u],
+  }));
+  return { formula: `dL/dx = Σ dL/dy · dy/dx, as x moves the whole batch. ${formula}`, terms, over: 'examples of the batch' };
 }
 
 // dy/dx of a layer that takes each number by itself; null for BatchNorm with the statistics of the batch.
