@@ -6,6 +6,8 @@ Without a run: 2-3-2 and the untrained recipes. Each figure is the median of 20 
 call to the end of layout; in milliseconds.
 """
 
+import contextlib
+import io
 import shutil
 import statistics
 import sys
@@ -56,11 +58,15 @@ def main(runs: list[str]) -> None:
         page = chromium.new_page(viewport={"width": 1280, "height": 800})
         for subject in subjects:
             path = Path(folder) / "explain.html"
-            assert run(["explain", *subject, "--html", str(path)]) == 0
+            with contextlib.redirect_stdout(io.StringIO()):
+                assert run(["explain", *subject, "--html", str(path)]) == 0
+            print(f"{' '.join(subject)}: explain, {path.stat().st_size:,} bytes")
             print("  ".join(f"{k} {v:.1f}" for k, v in measure(page, path, MEASURED).items()))
             if subject[0] in runs:
                 path = Path(folder) / "draw.html"
-                assert run(["draw", *subject, "--html", str(path)]) == 0
+                with contextlib.redirect_stdout(io.StringIO()):
+                    assert run(["draw", *subject, "--html", str(path)]) == 0
+                print(f"{' '.join(subject)}: draw, {path.stat().st_size:,} bytes")
                 print("  ".join(f"{k} {v:.1f}" for k, v in measure(page, path, DRAWN).items()))
 
 
