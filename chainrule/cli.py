@@ -10,6 +10,7 @@ from chainrule.commands.compare import compare
 from chainrule.commands.datasets import datasets
 from chainrule.commands.diagnose import diagnose
 from chainrule.commands.download import download
+from chainrule.commands.draw import draw
 from chainrule.commands.evaluate import evaluate
 from chainrule.commands.exercises import exercises
 from chainrule.commands.explain import explain
@@ -31,9 +32,11 @@ app = typer.Typer(
 )
 
 
-for command in (
-    download, train, compare, evaluate, report, runs, history, export, explain, diagnose, exercises, grade,
-):  # fmt: skip
+COMMANDS = (
+    *(download, train, compare, evaluate, report, runs, history, export),
+    *(explain, draw, diagnose, exercises, grade),
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")

@@ -83,6 +83,8 @@ def test_the_wheel_hands_out_exercises_and_grades_them(installed, tmp_path):
 
 
 def test_the_wheel_is_typed_and_holds_nothing_that_does_not_belong(installed):
+    pages = ROOT / "chainrule" / "pages"
+    assert all((installed / "chainrule" / "pages" / file.name).is_file() for file in pages.glob("*.*"))
     packages = ["idx", "nn_reference", "torch_impl", "agreement", "chainrule"]
     assert all((installed / package / "py.typed").is_file() for package in packages)
     assert sorted(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import wraps
 from typing import Any
 
 
@@ -16,6 +17,13 @@ class Kind(StrEnum):
     NETWORK = "network"  # in how layers and their gradients are put together
     OPTIMIZER = "optimizer"  # in the update, or the schedule
     PRECISION = "precision"  # right mathematics, but digits are lost
+
+
+def _without_out(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a layer offer arrays for the gradients, as it does with `nn_reference.utils.Vector`; none is used."""
+    return wraps(backward)(
+        lambda cache, grad_y, *needed, **named: backward(cache, grad_y, *needed[:1], **named)
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,9 @@ class Mutant:
         before = {attribute: getattr(self.where, attribute) for attribute in planted}
         try:
             for attribute, function in planted.items():
-                setattr(self.where, attribute, function)
+                setattr(
+                    self.where, attribute, _without_out(function) if attribute == "backward" else function
+                )
             yield
         finally:
             for attribute, function in before.items():
