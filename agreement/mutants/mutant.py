@@ -20,10 +20,13 @@ class Kind(StrEnum):
 
 
 def _without_out(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a layer offer arrays for the gradients, as it does with `nn_reference.utils.Vector`; none is used."""
-    return wraps(backward)(
-        lambda cache, grad_y, *needed, **named: backward(cache, grad_y, *needed[:1], **named)
-    )
+    """Let a layer offer arrays for the gradients, as it does with `nn_reference.utils.Vector`; unused here."""
+
+    @wraps(backward)
+    def called(cache: Any, grad_y: Any, *others: Any, **named: Any) -> Any:
+        return backward(cache, grad_y, *others[:1], **named)  # what follows need_grad_x is out
+
+    return called
 
 
 @dataclass(frozen=True)
