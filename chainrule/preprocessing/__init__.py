@@ -19,5 +19,5 @@ def full(image):
     x = cleaning.without_specks(cleaning.without_lines(x))
     x = finding.digit(x)
     x = fitting.even_strokes(fitting.enlarge(x))
-    x = fitting.centre(fitting.fit(x))
+    x = fitting.centre(fitting.fit(fitting.smooth(x)))
     return np.round(x * 255).astype(np.uint8)

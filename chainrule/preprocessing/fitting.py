@@ -3,9 +3,9 @@
 import numpy as np
 from scipy import ndimage
 
-# Stroke widths of MNIST's training images in pixels, as `stroke_width` measures them: the 5th percentile, the
-# median and the 95th.
-THIN, USUAL, THICK = 2.15, 3.0, 4.6
+# Stroke widths in pixels that are left as they are. Of MNIST's training images nine in ten lie between 2.1 and
+# 4.6, and the middle half between 2.6 and 3.4 (as `stroke_width` measures them).
+THIN, THICK = 2.0, 3.6
 _FINE = 5  # strokes are looked at in this many pixels for one of the 20x20
 
 
@@ -34,7 +34,7 @@ def even_strokes(ink: np.ndarray) -> np.ndarray:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     unit = max(np.ptp(rows) + 1, np.ptp(columns) + 1) / 20  # pixels of the 20x20, before strokes change it
     width = stroke_width(ink) / unit
-    wanted = float(np.clip(width, 2.6, 3.6))
+    wanted = float(np.clip(width, THIN, THICK))
     by = (wanted - width) * unit / 2
     if abs(by) < 0.05 * unit:
         return ink
@@ -57,6 +57,15 @@ def stroke_width(ink: np.ndarray) -> float:
         return 0.0
     distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     return float(4 * (distance[mask] - 0.5).mean()) if mask.any() else 0.0
+
+
+def smooth(ink: np.ndarray, sigma: float = 0.6) -> np.ndarray:
+    """Blur a digit by ``sigma`` of the pixels that it will have (a Gaussian): stairs become slopes.
+
+    A drawing of 28x28 is a staircase of squares, which no pen makes; in a photograph it changes little.
+    """
+    margin = max(1, round(max(ink.shape) / 10))
+    return ndimage.gaussian_filter(np.pad(ink, margin), sigma * max(ink.shape) / 20).astype(np.float32)
 
 
 def upright_strokes(ink: np.ndarray) -> np.ndarray:
