@@ -78,8 +78,9 @@ def grey(image: "Image") -> np.ndarray:
 def unframe(plane: np.ndarray) -> np.ndarray:
     """Cut off what surrounds the paper: a border of one colour, the bars beside a scan, a drawn frame.
 
-    A border has the colour of a corner, and what is within it is a rectangle that differs from it all along
-    its edge. A digit's own bounding box does not: a digit touches it at a few places.
+    A border has the colour of a corner, and what is within it is a rectangle that differs from it at its
+    corners and nearly all along its edges. A digit's own bounding box does not: a digit touches it here and
+    there.
     """
     for _ in range(4):
         inner = _within_border(plane)
@@ -99,13 +100,11 @@ def _within_border(plane: np.ndarray) -> tuple[slice, slice] | None:
         top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
         if (top, left, bottom, right) == (0, 0, height, width) or min(bottom - top, right - left) < 12:
             continue
-        edges = {
-            "top": differs[top, left:right] if top else None,
-            "bottom": differs[bottom - 1, left:right] if bottom < height else None,
-            "left": differs[top:bottom, left] if left else None,
-            "right": differs[top:bottom, right - 1] if right < width else None,
-        }
-        if any(edge is not None and edge.mean() < 0.9 for edge in edges.values()):
+        box = differs[top:bottom, left:right]
+        edges = [edge.mean() for edge in (box[0], box[-1], box[:, 0], box[:, -1])]
+        corners = [box[y, x] for y in (0, -1) for x in (0, -1)]
+        # Ink may lie at the edge of the paper, of the colour of the border.
+        if not all(corners) or min(edges) < 0.4 or np.mean(edges) < 0.75 or box.mean() < 0.6:
             continue
         inner = (slice(top, bottom), slice(left, right))
         middle = plane[inner][2:-2, 2:-2]

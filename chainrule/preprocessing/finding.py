@@ -39,7 +39,8 @@ def digit(ink: np.ndarray) -> np.ndarray:
     while grown:
         grown = False
         for piece in rest:
-            if _gap(piece, best) <= 0.2 * best.size and not _cut_off(piece, best, height, width):
+            near = _gap(piece, best) <= 0.2 * best.size
+            if near and not _underlines(piece, best) and not _cut_off(piece, best, height, width):
                 best = _joined(best, piece)
                 rest.remove(piece)
                 grown = True
@@ -94,6 +95,13 @@ def _cut_off(piece: _Piece, best: _Piece, height: int, width: int) -> bool:
     at_edge = piece.top == 0 or piece.left == 0 or piece.bottom == height or piece.right == width
     best_too = best.top == 0 or best.left == 0 or best.bottom == height or best.right == width
     return at_edge and not best_too
+
+
+def _underlines(piece: _Piece, best: _Piece) -> bool:
+    """A flat piece below or above the digit, wider than any stroke of it would be."""
+    high, wide = piece.bottom - piece.top, piece.right - piece.left
+    apart = piece.top >= best.bottom or piece.bottom <= best.top
+    return apart and high < 0.2 * wide and wide > 0.9 * best.size
 
 
 def _gap(first: _Piece, second: _Piece) -> float:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+# The least difference between ink and paper that is looked for; black and white differ by 1.
+FAINTEST = 0.02
 
 def level(plane: np.ndarray) -> np.ndarray:
     """Subtract the paper: a plane (height, width) becomes its difference from the light that falls on it.
@@ -66,20 +68,20 @@ def ink(plane: np.ndarray) -> np.ndarray:
 
     The threshold is Otsu's (1979), over pixels weighted by their gradient: at edges there is as much ink as
     paper, however little ink there is in the picture (Gonzalez and Woods, Digital Image Processing, ch. 10.3).
-    The light may hide where the threshold is lower than the noise of the paper: it is at least 4 times that.
+    It is at least four times the paper's noise, unless that is half of what the strongest ink has.
     """
     values = np.clip(plane, 0, None)
-    top = float(np.quantile(values, 0.999, method="higher")) if values.size > 2000 else float(values.max())
-    if top <= 0:
+    top = float(np.partition(values, -4, axis=None)[-4]) if values.size > 3 else 0.0
+    if top < FAINTEST:
         return np.zeros_like(plane)
     down, across = np.gradient(plane) if min(plane.shape) > 1 else (plane, plane)
-    bins = np.minimum((values * (255 / top)).astype(np.int64), 255).ravel()
-    weights = np.bincount(bins, np.hypot(down, across).ravel().astype(np.float64), 256)
-    threshold, low, high = _otsu(weights)
-    noise = 1.4826 * float(np.median(np.abs(plane))) * 255 / top
-    threshold = max(threshold, 4 * noise)
-    slope = max(high - low, 1.0) * 0.5
-    return np.clip((values * (255 / top) - threshold) / slope + 0.5, 0, 1).astype(np.float32)
+    bins = np.minimum((values * (255 / top)).astype(np.int64), 255)
+    weights = np.bincount(bins.ravel(), np.hypot(down, across).ravel().astype(np.float64), 256)
+    threshold, low, high = (level * top / 255 for level in _otsu(weights))
+    noise = 1.4826 * float(np.median(np.abs(plane)))
+    threshold = max(threshold, min(4 * noise, top / 2))
+    slope = max((high - low) / 2, top / 255)
+    return np.clip((values - threshold) / slope + 0.5, 0, 1).astype(np.float32)
 
 
 def _otsu(histogram: np.ndarray) -> tuple[float, float, float]:
