@@ -43,8 +43,7 @@ def without_specks(ink: np.ndarray) -> np.ndarray:
     pieces, count = ndimage.label(ink > 0.25, _TOUCHING)
     if not count:
         return ink
-    numbers = np.arange(1, count + 1)
-    strongest = ndimage.maximum(ink, pieces, numbers)
     sizes = np.bincount(pieces.ravel(), ink.ravel())[1:]
-    keep = (strongest >= 0.5) & (sizes >= max(0.02 * sizes.max(), 2.0))
+    strong = np.bincount(pieces.ravel(), (ink >= 0.5).ravel())[1:]
+    keep = (strong > 0) & (sizes >= max(0.02 * sizes.max(), 2.0))
     return np.where(np.concatenate([[False], keep])[pieces], ink, 0).astype(np.float32)

@@ -1,5 +1,6 @@
 """From a picture as it was taken to one plane of grey: turned upright, without transparency, colour or frame."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,13 @@ def shrink(image: "Image", side: int = WORKING_SIDE) -> "Image":
         return image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
     # What cannot be seen must not bleed into what can: colours count as much as they cover.
     return image.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA")
+
+
+def box_of(image: "Image", box: tuple[float, float, float, float]) -> "Image":
+    """Cut a part out of a picture; ``box`` is (top, bottom, left, right) as shares of its height and width."""
+    top, bottom, left, right = box
+    width, height = image.size
+    return image.crop((int(left * width), int(top * height), math.ceil(right * width), math.ceil(bottom * height)))
 
 
 def opaque(image: "Image") -> "Image":

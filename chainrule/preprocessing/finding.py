@@ -29,9 +29,20 @@ def digit(ink: np.ndarray) -> np.ndarray:
     edge of the picture, as a neighbour's stroke or a shadow does, is taken only where there is nothing else.
     Returns ink (height, width) without a margin; a blank picture comes back as it is.
     """
+    labels, best = _one(ink)
+    return ink if best is None else _cut(ink, labels, best)
+
+
+def box(ink: np.ndarray) -> tuple[int, int, int, int]:
+    """Return where `digit` finds it: top, bottom, left, right; all 0 on a blank picture."""
+    best = _one(ink)[1]
+    return (0, 0, 0, 0) if best is None else (best.top, best.bottom, best.left, best.right)
+
+
+def _one(ink: np.ndarray) -> tuple[np.ndarray, _Piece | None]:
     labels, pieces = _pieces(ink)
     if not pieces:
-        return ink
+        return labels, None
     height, width = ink.shape
     best = max(pieces, key=lambda piece: _weight(piece, height, width))
     rest = [piece for piece in pieces if piece is not best]
@@ -45,7 +56,7 @@ def digit(ink: np.ndarray) -> np.ndarray:
                 rest.remove(piece)
                 grown = True
                 break
-    return _cut(ink, labels, best)
+    return labels, best
 
 
 def digits(ink: np.ndarray) -> list[tuple[np.ndarray, tuple[int, int, int, int]]]:
