@@ -98,14 +98,17 @@ def fit(ink: np.ndarray) -> np.ndarray:
 
 
 def centre(ink: np.ndarray) -> np.ndarray:
-    """Lay a digit on 28 x 28 pixels, its centre of mass in the middle, as far as whole pixels allow."""
+    """Lay a digit on 28 x 28 pixels, its centre of mass in the middle, as far as whole pixels allow.
+
+    As in MNIST that is the pixel (14, 14): on average half a pixel below and right of the exact middle.
+    """
     result = np.zeros((28, 28), np.float32)
     height, width = ink.shape
     total = ink.sum()
     y = (ink.sum(axis=1) @ np.arange(height) / total) if total > 0 else (height - 1) / 2
     x = (ink.sum(axis=0) @ np.arange(width) / total) if total > 0 else (width - 1) / 2
-    top = int(np.clip(round(13.5 - y), 0, 28 - height))
-    left = int(np.clip(round(13.5 - x), 0, 28 - width))
+    top = int(np.clip(round(14 - y), 0, 28 - height))
+    left = int(np.clip(round(14 - x), 0, 28 - width))
     result[top : top + height, left : left + width] = ink
     return result
 
