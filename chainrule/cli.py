@@ -13,6 +13,7 @@ from chainrule.commands.evaluate import evaluate
 from chainrule.commands.explain import explain
 from chainrule.commands.export import export
 from chainrule.commands.history import history
+from chainrule.commands.predict import predict
 from chainrule.commands.recipes import recipes
 from chainrule.commands.report import report
 from chainrule.commands.runs import runs
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, train, compare, evaluate, report, runs, history, export, explain):
+for command in (download, train, compare, evaluate, report, runs, history, export, explain, predict):
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")

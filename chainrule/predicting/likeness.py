@@ -2,8 +2,8 @@
 
 The training images span few of the 784 directions that an image could differ in. Principal components find
 them; the distance of an image is how far it lies along each of these, in its standard deviations, and beside
-all of them (Mahalanobis distance with a residual: Jackson and Mudholkar, 1979). How far is too far is read off
-images that were kept back from the fit: all but 1 in 100 lie nearer.
+all of them (Mahalanobis distance with a residual: Jackson and Mudholkar, 1979). How far is too far is
+read off images that were kept back from the fit: all but 1 in 100 lie nearer.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class Likeness:
         scale = (self.basis**2).sum(axis=1)  # 1 / variance
         left_out = np.maximum((rest**2).sum(axis=1) - (along**2 / scale).sum(axis=1), 0)
         residual = left_out / (784 * self.residual**2)
-        return np.sqrt(((along**2).mean(axis=1) + residual) / 2)
+        return np.asarray(np.sqrt(((along**2).mean(axis=1) + residual) / 2))
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """Return the least and the most of each measure that is usual in the training data."""
@@ -67,13 +67,15 @@ class Likeness:
     def doubts(self, images: np.ndarray) -> list[list[str]]:
         """Return for each image what makes it unlike the training images, in words; nothing for most."""
         found, each, limits = self.distance(images), measures(images), self.limits()
-        doubts = []
+        doubts: list[list[str]] = []
         for i, distance in enumerate(found):
             if distance <= self.limit:
                 doubts.append([])
                 continue
             why = list(odd({name: float(values[i]) for name, values in each.items()}, limits))
-            words = f"unlike the training images: distance {distance:.1f}, 99 in 100 are below {self.limit:.1f}"
+            words = (
+                f"unlike the training images: distance {distance:.1f}, 99 in 100 are below {self.limit:.1f}"
+            )
             doubts.append([f"{words}{': ' if why else ''}{'; '.join(why)}"])
         return doubts
 

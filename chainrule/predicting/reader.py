@@ -16,7 +16,7 @@ UNSURE = 0.6  # below it a second answer is worth a look
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says of one digit. ``ranked`` has every class with its probability, likeliest first."""
+    """What the network says of one digit; ``ranked`` has every class and its probability, likeliest first."""
 
     image: np.ndarray  # uint8 (28, 28), what the network saw
     ranked: list[tuple[str, float]]
@@ -35,10 +35,15 @@ class Answer:
 
 
 class Reader:
-    """The reference engine with the weights of a run. ``temperature`` is None for a run without calibration."""
+    """The reference engine with a run's weights; ``temperature`` is None for a run that is not calibrated."""
 
     def __init__(
-        self, run: saved.SavedRun, which: str = "last", trained_by: str | None = None, *, likeness: bool = True
+        self,
+        run: saved.SavedRun,
+        which: str = "last",
+        trained_by: str | None = None,
+        *,
+        likeness: bool = True,
     ):
         self.run = run
         shape = run.recipe.input_shape

@@ -1,4 +1,4 @@
-"""From a picture as it was taken to one plane of grey: turned upright, without transparency, colour or frame."""
+"""From a picture as it was taken to a plane of grey: upright, without transparency, colour or frame."""
 
 import math
 from typing import TYPE_CHECKING
@@ -33,10 +33,12 @@ def shrink(image: "Image", side: int = WORKING_SIDE) -> "Image":
 
 
 def box_of(image: "Image", box: tuple[float, float, float, float]) -> "Image":
-    """Cut a part out of a picture; ``box`` is (top, bottom, left, right) as shares of its height and width."""
+    """Cut out a part of a picture; ``box`` is (top, bottom, left, right), shares of its height and width."""
     top, bottom, left, right = box
     width, height = image.size
-    return image.crop((int(left * width), int(top * height), math.ceil(right * width), math.ceil(bottom * height)))
+    return image.crop(
+        (int(left * width), int(top * height), math.ceil(right * width), math.ceil(bottom * height))
+    )
 
 
 def opaque(image: "Image") -> "Image":
@@ -76,11 +78,12 @@ def grey(image: "Image") -> np.ndarray:
     luminance = colours @ np.array([0.299, 0.587, 0.114], np.float32)
     few = colours[:: max(1, len(colours) // 100), :: max(1, colours.shape[1] // 100)].reshape(-1, 3)
     variances, axes = np.linalg.eigh(np.cov(few.T, ddof=0))
-    # Grey of standard deviation s has s along each of three axes, which is s times the root of 3 along theirs.
+    # Grey of standard deviation s has s along each of three axes: s times the root of 3 along theirs.
     if variances[-1] / 3 < (1.5 * luminance.std()) ** 2 or variances[-1] < 1e-4:
         return luminance
     along = (colours - few.mean(axis=0)) @ (axes[:, -1] / np.sqrt(3)).astype(np.float32)
-    return along - along.min()
+    lightest: np.ndarray = along - along.min()
+    return lightest
 
 
 def unframe(plane: np.ndarray) -> np.ndarray:

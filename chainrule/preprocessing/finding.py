@@ -82,7 +82,8 @@ def digits(ink: np.ndarray) -> list[tuple[np.ndarray, tuple[int, int, int, int]]
     highest = max((piece.size for piece in pieces), default=0)
     found = [piece for piece in pieces if piece.size >= highest / 3]
     return [
-        (_cut(ink, labels, piece), (piece.top, piece.bottom, piece.left, piece.right)) for piece in _read(found)
+        (_cut(ink, labels, piece), (piece.top, piece.bottom, piece.left, piece.right))
+        for piece in _read(found)
     ]
 
 

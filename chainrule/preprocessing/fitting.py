@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-# Stroke widths in pixels that are left as they are. Of MNIST's training images nine in ten lie between 2.1 and
-# 4.6, and the middle half between 2.6 and 3.4 (as `stroke_width` measures them).
+# Stroke widths in pixels that are left as they are. Of MNIST's training images nine in ten lie between 2.1
+# and 4.6, and the middle half between 2.6 and 3.4 (as `stroke_width` measures them).
 THIN, THICK = 2.0, 3.6
 _FINE = 5  # strokes are looked at in this many pixels for one of the 20x20
 
@@ -42,9 +42,9 @@ def even_strokes(ink: np.ndarray) -> np.ndarray:
         margin = int(np.ceil(by)) + 1
         padded = np.pad(ink, margin)
         outside = ndimage.distance_transform_edt(padded < 0.5)
-        return np.maximum(padded, np.clip(by + 1 - outside, 0, 1)).astype(np.float32)
+        return np.asarray(np.maximum(padded, np.clip(by + 1 - outside, 0, 1)), np.float32)
     inside = ndimage.distance_transform_edt(mask)
-    return np.clip(inside + by, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(inside + by, 0, 1), np.float32)
 
 
 def stroke_width(ink: np.ndarray) -> float:
@@ -67,7 +67,7 @@ def smooth(ink: np.ndarray, sigma: float = 0.6) -> np.ndarray:
     if max(ink.shape) > 40 * _FINE:  # enough to see the strokes, which are wide by now
         ink = _resize(ink, 40 * _FINE / max(ink.shape))
     margin = max(1, round(max(ink.shape) / 10))
-    return ndimage.gaussian_filter(np.pad(ink, margin), sigma * max(ink.shape) / 20).astype(np.float32)
+    return np.asarray(ndimage.gaussian_filter(np.pad(ink, margin), sigma * max(ink.shape) / 20), np.float32)
 
 
 def upright_strokes(ink: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def upright_strokes(ink: np.ndarray) -> np.ndarray:
     padded = np.pad(ink, ((0, 0), (margin, margin)))
     shear = np.array([[1, 0], [slant, 1]])
     middle = np.array([y_mean, x_mean + margin])
-    return ndimage.affine_transform(padded, shear, middle - shear @ middle, order=1).astype(np.float32)
+    return np.asarray(ndimage.affine_transform(padded, shear, middle - shear @ middle, order=1), np.float32)
 
 
 def fit(ink: np.ndarray) -> np.ndarray:

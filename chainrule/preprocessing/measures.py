@@ -20,7 +20,7 @@ def measures(images: np.ndarray) -> dict[str, np.ndarray]:
     """Return each measure (N,) of images (N, 28, 28) in uint8, white ink on black.
 
     Background: the median along the border; ink: the mean of the strongest 5 % of pixels; mean: of all
-    pixels (these from 0 to 1). Stroke width: 2 x area / perimeter, where the perimeter is the total variation;
+    pixels (these from 0 to 1). Stroke width: 2 x area / perimeter, which is the total variation;
     size: the longer side of the box with ink; centre: of mass, from the middle (these in pixels).
     """
     planes = images.astype(np.float32) / 255
@@ -32,7 +32,7 @@ def measures(images: np.ndarray) -> dict[str, np.ndarray]:
     down, across = padded[:, 1:, :-1] - padded[:, :-1, :-1], padded[:, :-1, 1:] - padded[:, :-1, :-1]
     perimeter = np.hypot(down, across).sum(axis=(1, 2))
     rows, columns = (planes > 0.25).any(axis=2), (planes > 0.25).any(axis=1)
-    size = np.maximum(_extent(rows), _extent(columns))
+    size = np.maximum(_extent(np.asarray(rows)), _extent(np.asarray(columns)))
     weight = np.maximum(area, 1e-6)
     return {
         "background": np.median(border, axis=1),

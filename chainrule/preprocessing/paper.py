@@ -5,6 +5,7 @@ import numpy as np
 # The least difference between ink and paper that is looked for; black and white differ by 1.
 FAINTEST = 0.02
 
+
 def level(plane: np.ndarray) -> np.ndarray:
     """Subtract the paper: a plane (height, width) becomes its difference from the light that falls on it.
 
@@ -31,7 +32,7 @@ def level(plane: np.ndarray) -> np.ndarray:
         if near.sum() < 4 * terms:
             break
         surface = _Surface.fit(few, near, y[rows], x[columns], terms)
-    return (plane - surface.at(y, x)).astype(np.float32)
+    return np.asarray((plane - surface.at(y, x)), np.float32)
 
 
 class _Surface:
@@ -43,13 +44,17 @@ class _Surface:
     def at(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Return the surface over a grid, (len(y), len(x))."""
         a, b, c, d, e, f = self.weights
-        return a + (b * y + d * y**2)[:, None] + (c * x + e * x**2) + f * np.outer(y, x)
+        return np.asarray(a + (b * y + d * y**2)[:, None] + (c * x + e * x**2) + f * np.outer(y, x))
 
     @classmethod
-    def fit(cls, plane: np.ndarray, where: np.ndarray, y: np.ndarray, x: np.ndarray, terms: int) -> "_Surface":
+    def fit(
+        cls, plane: np.ndarray, where: np.ndarray, y: np.ndarray, x: np.ndarray, terms: int
+    ) -> "_Surface":
         """Return the surface nearest to the pixels ``where`` of ``plane``, by least squares."""
         row, column = np.nonzero(where)
-        powers = np.stack([np.ones(len(row)), y[row], x[column], y[row] ** 2, x[column] ** 2, y[row] * x[column]])
+        powers = np.stack(
+            [np.ones(len(row)), y[row], x[column], y[row] ** 2, x[column] ** 2, y[row] * x[column]]
+        )
         gram = powers[:terms] @ powers[:terms].T
         return cls(np.linalg.solve(gram + 1e-6 * len(row) * np.eye(terms), powers[:terms] @ plane[where]))
 
@@ -67,7 +72,7 @@ def ink(plane: np.ndarray) -> np.ndarray:
     """Return how much ink each pixel has, from 0 to 1 with 0.5 where ink begins; grey edges stay grey.
 
     The threshold is Otsu's (1979), over pixels weighted by their gradient: at edges there is as much ink as
-    paper, however little ink there is in the picture (Gonzalez and Woods, Digital Image Processing, ch. 10.3).
+    paper, however little ink there is (Gonzalez and Woods, Digital Image Processing, chapter 10.3).
     It is at least four times the paper's noise, unless that is half of what the strongest ink has. An empty
     page has no ink: its darkest spots are within what its grain makes by chance.
     """
@@ -82,7 +87,7 @@ def ink(plane: np.ndarray) -> np.ndarray:
     noise = 1.4826 * float(np.median(np.abs(plane)))
     threshold = max(threshold, min(4 * noise, top / 2))
     slope = max((high - low) / 2, top / 255)
-    return np.clip((values - threshold) / slope + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((values - threshold) / slope + 0.5, 0, 1), np.float32)
 
 
 def _grain(plane: np.ndarray) -> float:
