@@ -13,6 +13,7 @@ from chainrule.commands.evaluate import evaluate
 from chainrule.commands.explain import explain
 from chainrule.commands.export import export
 from chainrule.commands.history import history
+from chainrule.commands.inspect import inspect
 from chainrule.commands.predict import predict
 from chainrule.commands.recipes import recipes
 from chainrule.commands.report import report
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 
 
-for command in (download, train, compare, evaluate, report, runs, history, export, explain, predict):
+for command in (download, train, compare, evaluate, report, runs, history, export, explain, predict, inspect):
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")

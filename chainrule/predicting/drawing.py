@@ -136,3 +136,42 @@ def _wrap(draw: Any, text: str, width: int, size: int) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+def side_by_side(
+    name: str,
+    picture: "Image",
+    naive: tuple[np.ndarray, str, list[str]],
+    full: tuple[np.ndarray, str, list[str]],
+    made: Sequence["Step"],
+) -> bytes:
+    """Return a PNG: a picture, what the naive way and all steps make of it, what is off, and the steps.
+
+    ``naive`` and ``full`` are each the image, the answer, and in words what the training data have not.
+    """
+    from PIL import Image, ImageDraw
+
+    tile, line = 280, 17
+    below = Image.open(io.BytesIO(steps("Step by step", made, full[0], full[1])))
+    width = max(3 * tile + 4 * _GAP, below.width)
+    most = max(1, len(naive[2]), len(full[2]))
+    page = Image.new("RGB", (width, tile + (most * 2 + 4) * line + below.height), _PAPER)
+    draw = ImageDraw.Draw(page)
+    columns: list[tuple[Any, str, str, list[str]]] = [
+        (picture, "The picture", name, []),
+        (naive[0], "Resized and inverted", f"read as {naive[1]}", naive[2] or ["nothing is off"]),
+        (full[0], "All steps", f"read as {full[1]}", full[2] or ["nothing is off"]),
+    ]
+    for index, (shown, title, words, off) in enumerate(columns):
+        x, y = _GAP + index * (tile + 2 * _GAP), _GAP
+        _paste(page, _tile(shown, tile), x, y)
+        y += tile + 4
+        draw.text((x, y), title, fill=_TEXT, font=_font(14))
+        draw.text((x, y + line), _fit(draw, words, tile, 13), fill=_TEXT, font=_font(13))
+        y += 2 * line
+        for entry in off:
+            for text in _wrap(draw, entry, tile, 12)[:2]:
+                draw.text((x, y), text, fill=_FAINT if off == ["nothing is off"] else _DOUBT, font=_font(12))
+                y += line
+    page.paste(below, (0, page.height - below.height))
+    return png(page)
