@@ -197,7 +197,8 @@ def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu") -> Engin
     The weights are drawn by ``nn_reference``, whichever the engine: two engines with one seed start equal.
     The masks of Dropout are each engine's own: NumPy's come from ``default_rng([seed, 2])``, PyTorch's from
     its global generator, which is seeded here. (``[seed, 0]`` draws the weights, ``[seed, 1, epoch]`` the
-    order of the examples, ``[seed, 3]`` which of them are kept back for validation.)
+    order of the examples, ``[seed, 3]`` which of them are kept back for validation, ``[seed, 4, epoch]`` how
+    they are distorted.)
 
     Raises ChainruleError when PyTorch has no such device.
     """
