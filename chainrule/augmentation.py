@@ -2,8 +2,8 @@
 
 Affine: turned, sheared, scaled, moved. Elastic: each pixel pulled along a smooth random field. Stroke:
 thinner or thicker. Source: Simard, Steinkraus, Platt, Best practices for convolutional neural networks
-(2003). The smooth field here is drawn on 6 x 6 points and laid through them with cubic B-splines, which costs two small
-products of matrices where filtering noise would cost a convolution.
+(2003). The smooth field here is drawn on 6 x 6 points and laid through them with cubic B-splines, which
+costs two small products of matrices where filtering noise would cost a convolution.
 """
 
 from collections.abc import Iterator
