@@ -4,8 +4,8 @@
 
 ``labels.csv`` in that folder has the columns file, label, repo and note (with "28x28" where a picture has
 that size). Prints the share that is right of all pictures and of those that are not 28x28, the mean
-probability of right and wrong answers, what is lost when half of the pictures are changed, the naive way, and the share by
-hand (repo).
+probability of right and wrong answers, the same with half of the pictures changed, the naive way, and how
+many are missed of each hand (repo).
 """
 
 import argparse

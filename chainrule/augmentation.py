@@ -143,8 +143,8 @@ def pull(planes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarra
     count, height, width = planes.shape
     padded = np.zeros((count, height + 2, width + 2), np.float32)  # a border of zeros for what lies beyond
     padded[:, 1:-1, 1:-1] = planes
-    y, x = np.clip(rows + 1, 0, height + 0.999), np.clip(columns + 1, 0, width + 0.999)
-    top, left = np.floor(y), np.floor(x)
+    y, x = np.clip(rows + 1, 0, height + 1), np.clip(columns + 1, 0, width + 1)
+    top, left = np.minimum(np.floor(y), height), np.minimum(np.floor(x), width)
     down, across = y - top, x - left
     first = np.arange(count)[:, None, None] * ((height + 2) * (width + 2))
     corner = (top * (width + 2) + left).astype(np.intp) + first
