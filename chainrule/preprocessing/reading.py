@@ -90,6 +90,8 @@ def _eight_bit(image: "Image") -> "Image":
         found = image.convert("L" if image.mode == "1" else "RGB")
     if "transparency" in image.info and found.mode != "RGBA" and not image.mode.startswith(("I", "F")):
         found = image.convert("RGBA")
+    if found.mode == "RGBA" and found.getchannel("A").getextrema() == (255, 255):
+        found = found.convert("RGB")
     # Only the rotation is of use later.
     orientation = image.getexif().get(0x0112)
     found.info = {}
