@@ -76,7 +76,7 @@ def grey(image: "Image") -> np.ndarray:
         return np.asarray(image, np.float32) / 255
     colours = np.asarray(image.convert("RGB"), np.float32) / 255  # (height, width, 3)
     luminance = colours @ np.array([0.299, 0.587, 0.114], np.float32)
-    few = colours[:: max(1, len(colours) // 100), :: max(1, colours.shape[1] // 100)].reshape(-1, 3)
+    few = colours[:: max(1, len(colours) // 40), :: max(1, colours.shape[1] // 40)].reshape(-1, 3)
     variances, axes = np.linalg.eigh(np.cov(few.T, ddof=0))
     # Grey of standard deviation s has s along each of three axes: s times the root of 3 along theirs.
     if variances[-1] / 3 < (1.5 * luminance.std()) ** 2 or variances[-1] < 1e-4:

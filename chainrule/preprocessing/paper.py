@@ -15,8 +15,8 @@ def level(plane: np.ndarray) -> np.ndarray:
     Returns float32, about 0 on paper, negative where ink is darker and positive where it is lighter.
     """
     height, width = plane.shape
-    rows = np.linspace(0, height - 1, min(height, 64)).round().astype(int)
-    columns = np.linspace(0, width - 1, min(width, 64)).round().astype(int)
+    rows = np.linspace(0, height - 1, min(height, 40)).round().astype(int)
+    columns = np.linspace(0, width - 1, min(width, 40)).round().astype(int)
     y, x = np.linspace(-1, 1, height), np.linspace(-1, 1, width)
     few = plane[np.ix_(rows, columns)].astype(np.float64)
     border = np.ones(few.shape, bool)
@@ -103,8 +103,8 @@ def _grain(plane: np.ndarray) -> float:
 
 
 def _fewer(plane: np.ndarray) -> np.ndarray:
-    """Return at most some ten thousand pixels, of all parts: enough for a median."""
-    step = max(1, int(np.sqrt(plane.size / 10_000)))
+    """Return some thousands of pixels, of all parts: enough for a median."""
+    step = max(1, int(np.sqrt(plane.size / 4_000)))
     return plane[::step, ::step]
 
 
