@@ -144,7 +144,7 @@ def _near(image: "Image") -> "Image":
     from chainrule.preprocessing import cleaning, colour, finding, paper
     from chainrule.preprocessing.reading import WORKING_SIDE
 
-    if max(image.size) <= WORKING_SIDE:
+    if max(image.size) <= 2 * WORKING_SIDE:  # a twentieth of it would still be 20 pixels high
         return image
     plane = colour.grey(colour.opaque(colour.shrink(image, WORKING_SIDE // 2)))
     ink = cleaning.without_specks(paper.ink(paper.ink_up(paper.level(plane))))

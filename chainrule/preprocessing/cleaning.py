@@ -43,6 +43,8 @@ def without_specks(ink: np.ndarray) -> np.ndarray:
     pieces, count = ndimage.label(ink > 0.25, _TOUCHING)
     if not count:
         return ink
+    if count == 1 and (ink >= 0.5).any():
+        return np.where(pieces, ink, 0)
     sizes = np.bincount(pieces.ravel(), ink.ravel())[1:]
     strong = np.bincount(pieces.ravel(), (ink >= 0.5).ravel())[1:]
     keep = (strong > 0) & (sizes >= max(0.02 * sizes.max(), 2.0))

@@ -64,8 +64,8 @@ def smooth(ink: np.ndarray, sigma: float = 0.6) -> np.ndarray:
 
     A drawing of 28x28 is a staircase of squares, which no pen makes; in a photograph it changes little.
     """
-    if max(ink.shape) > 40 * _FINE:  # enough to see the strokes, which are wide by now
-        ink = _resize(ink, 40 * _FINE / max(ink.shape))
+    if max(ink.shape) > 28 * _FINE:  # enough to see the strokes, which are wide by now
+        ink = _resize(ink, 28 * _FINE / max(ink.shape))
     margin = max(1, round(max(ink.shape) / 10))
     return np.asarray(ndimage.gaussian_filter(np.pad(ink, margin), sigma * max(ink.shape) / 20), np.float32)
 
