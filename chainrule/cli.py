@@ -17,6 +17,8 @@ from chainrule.commands.explain import explain
 from chainrule.commands.export import export
 from chainrule.commands.grade import grade
 from chainrule.commands.history import history
+from chainrule.commands.inspect import inspect
+from chainrule.commands.predict import predict
 from chainrule.commands.recipes import recipes
 from chainrule.commands.report import report
 from chainrule.commands.runs import runs
@@ -34,7 +36,7 @@ app = typer.Typer(
 
 COMMANDS = (
     *(download, train, compare, evaluate, report, runs, history, export),
-    *(explain, draw, diagnose, exercises, grade),
+    *(predict, inspect, explain, draw, diagnose, exercises, grade),
 )
 for command in COMMANDS:
     app.command()(command)

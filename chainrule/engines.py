@@ -260,7 +260,8 @@ def build(
     The weights are drawn by ``nn_reference``, whichever the engine: two engines with one seed start equal.
     The masks of Dropout are each engine's own: NumPy's come from ``default_rng([seed, 2])``, PyTorch's from
     its global generator, which is seeded here. (``[seed, 0]`` draws the weights, ``[seed, 1, epoch]`` the
-    order of the examples, ``[seed, 3]`` which of them are kept back for validation.)
+    order of the examples, ``[seed, 3]`` which of them are kept back for validation, ``[seed, 4, epoch]`` how
+    they are distorted.)
 
     ``workers`` above 1 share the NumPy engine's steps; with ``parallel`` PyTorch's engine is one of several
     ranks that compute together (`torch_impl.parallel`).

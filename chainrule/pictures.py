@@ -12,7 +12,12 @@ from chainrule.training import Trained, confusion_matrix, split, steps_per_epoch
 
 
 def of_run(
-    metrics: list[dict[str, Any]], data: Dataset, first: Trained, recipe: Recipe, state: dict[str, np.ndarray]
+    metrics: list[dict[str, Any]],
+    data: Dataset,
+    first: Trained,
+    recipe: Recipe,
+    state: dict[str, np.ndarray],
+    calibrated: dict[str, Any],
 ) -> dict[str, bytes]:
     """Return the pictures of a run, each a PNG, by the names of their files.
 
@@ -32,6 +37,7 @@ def of_run(
         "confusion.png": plots.confusion(matrix, names, on_test),
         "samples.png": plots.samples(images, labels, first.outputs, names, on_test),
         "mistakes.png": plots.mistakes(images, labels, first.outputs, names, surest),
+        "reliability.png": plots.reliability(calibrated, f"How far to believe {on_test}"),
         "classes.png": plots.classes(splits, names, f"The classes of {data.title}"),
     }
     layer, weight = first_weights(recipe, state)

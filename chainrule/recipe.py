@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 import nn_reference
+from chainrule import augmentation
+from chainrule.augmentation import Augment
 from chainrule.errors import ChainruleError, WrongUsage, nearest
 from chainrule.recipe_changes import OPTIONAL, REQUIRED, apply_change
 from chainrule.recipe_changes import changes as changes
@@ -52,7 +54,8 @@ class Recipe:
     ``shapes[i]`` is the shape of one example after ``layers[i]``. The network sees
     ``(pixel / 255 - mean) / std``. ``interval`` is what the scheduler counts, "step" or "epoch".
     ``validation`` is how many training images are kept back, ``early_stopping`` after how many epochs without
-    a better one on these the training ends (None: never).
+    a better one on these the training ends (None: never). ``augment`` says how the training images are
+    distorted in each epoch (None: not at all).
     """
 
     name: str
@@ -74,6 +77,7 @@ class Recipe:
     interval: str = "epoch"
     validation: int = 0
     early_stopping: int | None = None
+    augment: Augment | None = None
 
     def build(self, nn: ModuleType, *, generator: Any = None, mask_generator: Any = None) -> Any:
         """Return the network, built from ``nn``: ``nn_reference`` or ``torch.nn``, the names are the same.
@@ -210,7 +214,7 @@ def restore(saved: Any, source: str | None = None) -> Recipe:
     It is checked like one that a person wrote. ``source`` is named in errors (ChainruleError); by default it
     is the file that the recipe was first read from.
     """
-    keys = ("batch_size", "epochs", "seed", "validation", "early_stopping")
+    keys = ("batch_size", "epochs", "seed", "validation", "early_stopping", "augment")
     try:
         source = str(saved["source"]) if source is None else source
         training = {key: saved[key] for key in keys if key in saved}
@@ -252,7 +256,7 @@ def _recipe(table: dict[str, Any], name: str, source: str) -> Recipe:
     )
     check(is_number(image["mean"]), "input.mean must be a number", image["mean"])
     check(is_number(image["std"]) and image["std"] > 0, "input.std must be a number above 0", image["std"])
-    training = {"validation": 0, "early_stopping": None, "scheduler": None, **training}
+    training = {"validation": 0, "early_stopping": None, "scheduler": None, "augment": None, **training}
     for key, least in (
         ("batch_size", 1),
         ("epochs", 1),
@@ -281,6 +285,10 @@ def _recipe(table: dict[str, Any], name: str, source: str) -> Recipe:
             f"({layers[-1].type}): end it with a LogSoftmax, or take CrossEntropyLoss"
         )
     scheduler, interval = _scheduler(training["scheduler"])
+    try:
+        augment = augmentation.read(training["augment"])
+    except ValueError as error:
+        raise WrongRecipe(str(error)) from None
     return Recipe(
         name=name,
         source=source,
@@ -301,6 +309,7 @@ def _recipe(table: dict[str, Any], name: str, source: str) -> Recipe:
         interval=interval,
         validation=training["validation"],
         early_stopping=training["early_stopping"],
+        augment=augment,
     )
 
 

@@ -15,7 +15,7 @@ REQUIRED = {
 }
 OPTIONAL = {
     "": {"init"},
-    "training": {"scheduler", "validation", "early_stopping"},
+    "training": {"scheduler", "validation", "early_stopping", "augment"},
     "init": {"bias"},
 }
 

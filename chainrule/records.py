@@ -10,6 +10,7 @@ import numpy as np
 
 import nn_reference
 from agreement import FLOAT64_LIMIT, TensorAgreement, compare_networks
+from chainrule import calibration
 from chainrule.datasets import Dataset
 from chainrule.metrics import most_confused, per_class
 from chainrule.recipe import Recipe
@@ -73,10 +74,12 @@ def summary(
     data: Dataset,
     results: list[Trained],
     comparison: list[TensorAgreement] | None,
+    kept: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> dict[str, Any]:
     """Return what was reached: the first engine's figures at the top, and each engine's under ``engines``.
 
     Test figures are those after the last epoch; ``best`` has those of the best epoch by validation.
+    ``kept`` has each engine's outputs on the validation images with their labels, where there are any.
     """
     engines = {
         result.engine: {
@@ -88,6 +91,9 @@ def summary(
             **({} if result.best is None else {"best": asdict(result.best)}),
             "seconds": round(result.seconds, 3),
             **_by_class(result.outputs, data),
+            "calibration": calibration.of_engine(
+                result.outputs, data.test_labels, (kept or {}).get(result.engine)
+            ),
         }
         for result in results
     }
@@ -141,9 +147,13 @@ def draw(
     first: Trained,
     recipe: Recipe,
     state: dict[str, np.ndarray],
+    calibrated: dict[str, Any],
 ) -> None:
-    """Write the pictures of a run; those of single images are of its first engine and its ``state``."""
+    """Write the pictures of a run; those of single images are of its first engine and its ``state``.
+
+    ``calibrated`` is what the summary says of that engine's calibration.
+    """
     from chainrule import pictures
 
-    for name, picture in pictures.of_run(metrics, data, first, recipe, state).items():
+    for name, picture in pictures.of_run(metrics, data, first, recipe, state, calibrated).items():
         folder.write(name, picture)

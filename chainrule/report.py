@@ -38,6 +38,13 @@ _PICTURES = (
         "Each convolution answers to its own pattern; ReLU keeps what is above zero, and pooling the largest "
         "of its neighbours.",
     ),
+    (
+        "reliability.png",
+        "How far to believe its probabilities",
+        "On the dotted line 80 % means that 80 in 100 of the answers are right; below it the network is too "
+        "sure of itself. The calibration error is the mean distance from that line. Few answers have a low "
+        "probability, so their points scatter.",
+    ),
     ("classes.png", "The classes", "How often each class occurs. The dotted line is an equal share of all."),
 )
 
@@ -160,6 +167,27 @@ def _pictures(run: Evidence) -> Iterator[str]:
             yield f"<p>{words}</p>"
 
 
+def _calibration(run: Evidence) -> Iterator[str]:
+    rows = []
+    for engine in run.engines:
+        found = run.results(engine).get("calibration")
+        if found:
+            temperature = found["temperature"]
+            after = found.get("after", {}).get("ece")
+            told = "none kept back" if temperature is None else f"{found['validation_images']:,} images"
+            rows.append(
+                [engine, _number(temperature), told, _percent(found["before"]["ece"]), _percent(after)]
+            )
+    if rows:
+        yield "<h2>Calibration</h2>"
+        yield _table(["engine", "temperature", "found by", "error before", "after"], rows, text=(0, 2))
+        yield (
+            "<p>The outputs are divided by the temperature before they become probabilities; the images that "
+            "tell it are those of <code>--validation</code>. The expected calibration error is of the test "
+            "images, in 15 bins.</p>"
+        )
+
+
 def _agreement(run: Evidence) -> Iterator[str]:
     agreement = (run.summary or {}).get("agreement")
     if not agreement:
@@ -238,7 +266,9 @@ def _repeat(run: Evidence) -> Iterator[str]:
     yield _table(["file", "SHA-256"], rows, text=(0, 1), code=True)
 
 
-_SECTIONS = (_head, _facts, _curves, _classes, _pictures, _agreement, _history, _epochs, _repeat)
+_SECTIONS = (
+    *(_head, _facts, _curves, _classes, _pictures, _calibration, _agreement, _history, _epochs, _repeat),
+)
 
 
 def _figure(picture: bytes, alt: str) -> str:

@@ -28,7 +28,15 @@ _FILES = (
     *("summary.json", "checkpoint*.safetensors", "metrics.csv", "model*.safetensors", "best*.safetensors"),
     *("model*.pth", "best*.pth", "model*.onnx", "best*.onnx"),  # what was exported has the old run's weights
     *("curves.png", "samples.png", "confusion.png", "mistakes.png", "classes.png", "weights.png"),
-    *("features.png", "history.png", "report.html", "tensorboard/*/events.*", "config.json"),
+    *(
+        "features.png",
+        "history.png",
+        "reliability.png",
+        "likeness.safetensors",
+        "report.html",
+        "tensorboard/*/events.*",
+        "config.json",
+    ),
 )
 # The newest checkpoint, and the one before it: one of them is whole at any moment.
 CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-before.safetensors")

@@ -1,5 +1,6 @@
 """A run read back from its folder: the recipe that was trained, the weights, and the data set."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,26 @@ class SavedRun:
         """The names of the outputs: those of a known data set, else their numbers."""
         known = sources().get(self.config["dataset"])
         return known.classes if known else tuple(map(str, range(self.recipe.shapes[-1][0])))
+
+    def temperature(self, which: str = "last", trained_by: str | None = None) -> float | None:
+        """What the outputs are divided by to make probabilities true; None for a run that did not find it.
+
+        It is found for the weights after the last epoch, by validation images: `chainrule.calibration`.
+        """
+        file = self.path / "summary.json"
+        try:
+            summary = json.loads(file.read_text("utf-8"))
+            engine = trained_by or engines_of(self.config)[0]
+            found = summary["engines"][engine].get("calibration", {}).get("temperature")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ChainruleError(f"{file}: not what a run writes: {error}") from None
+        if found is None or which != "last":
+            return None
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < float("inf"):
+            raise ChainruleError(f"{file}: a temperature of {found!r}: expected a number above 0")
+        return float(found)
 
 
 def open_run(path: Path) -> SavedRun:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule import augmentation
 from chainrule.datasets import Dataset
 from chainrule.engines import Engine
 from chainrule.errors import ChainruleError
@@ -85,6 +86,7 @@ class Course:
     scheduler: Any  # of nn_reference.optim.lr_scheduler or torch.optim.lr_scheduler, or None
     trained: Trained
     running: Running = field(default_factory=Running)  # of the epoch after ``trained.epochs``
+    distorted: Callable[[int], Any] | None = None  # what an epoch learns from in the place of ``learn``
 
 
 def _nothing() -> None:
@@ -125,9 +127,16 @@ def begin(engine: Engine, recipe: Recipe, dataset: Dataset) -> Course:
 
     images, labels = dataset.train_images, dataset.train_labels
     learn, kept = split(len(labels), recipe.validation, recipe.seed)
+    how = recipe.augment
+
+    def distorted(epoch: int) -> Any:
+        assert how is not None
+        return put(augmentation.distort(images[learn], how, recipe.seed, epoch), labels[learn])[0]
+
     return Course(
         engine=engine,
         learn=put(images[learn], labels[learn]),
+        distorted=distorted if how else None,
         validation=put(images[kept], labels[kept]) if recipe.validation else None,
         test=put(dataset.test_images, dataset.test_labels),
         scheduler=recipe.build_scheduler(
@@ -207,9 +216,11 @@ def train_epoch(
     the seconds it took. Raises ChainruleError if the loss is no longer a number.
     """
     engine, running, (data, labels) = course.engine, course.running, course.learn
+    started = time.perf_counter() - running.seconds
+    if course.distorted is not None:
+        data = course.distorted(epoch)
     total_batches = -(-len(labels) // recipe.batch_size)
     rate = float("nan")
-    started = time.perf_counter() - running.seconds
     order = engine.indices(epoch_order(len(labels), recipe.seed, epoch))
     for start in range(running.batches * recipe.batch_size, len(labels), recipe.batch_size):
         between_batches()

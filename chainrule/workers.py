@@ -58,6 +58,7 @@ class Memory:
         """Return a new array of zeros, known under this name."""
         raw = _CONTEXT.RawArray("b", max(1, math.prod(shape) * np.dtype(kind).itemsize))
         self._raw[name] = (raw, shape, kind)
+        self._arrays.pop(name, None)
         return self[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -262,9 +263,14 @@ class WorkersEngine(NumpyEngine):
         self._loaded = {int(rank): theirs for rank, theirs in state["workers"].items()}
 
     def _start(self, data: Data) -> None:
-        """Start the other workers, with the data in memory that they see."""
-        self.close()
+        """Put the data into memory that all workers see, and start the others if they are not there."""
         shared = self._memory
+        if self._others and shared["images"].shape == data.images.shape:
+            shared["images"][...], shared["labels"][...] = data.images, data.labels
+            self._data = data
+            return
+        self.training_state()  # of the workers that are there: what the new ones go on from
+        self.close()
         for name, array in (("images", data.images), ("labels", data.labels)):
             shared.add(name, array.shape, array.dtype.str)[...] = array
         self._data = data

@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 def _without_out(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a layer offer arrays for the gradients, as it does with `nn_reference.utils.Vector`; unused here."""
+    """Let a layer offer arrays for the gradients, as it does for `nn_reference.utils.Vector`; unused here."""
 
     @wraps(backward)
     def called(cache: Any, grad_y: Any, *others: Any, **named: Any) -> Any:

@@ -287,6 +287,7 @@ def _run(
 ) -> bool:
     """Train, or train on, and write the run's files; returns whether the engines agree."""
     from chainrule import checkpoints, engines, records, training
+    from chainrule.predicting import likeness
     from chainrule.runs import CHECKPOINTS
     from chainrule.tensorboard import Log
 
@@ -356,12 +357,24 @@ def _run(
                 after_epoch=after_epoch,
                 between_batches=between_batches,
             )
-    if world.size > 1:
-        built[0].part()  # type: ignore[attr-defined]
+        if world.size > 1:
+            built[0].part()  # type: ignore[attr-defined]
+        kept = {
+            course.engine.name: (
+                training.evaluate(course.engine, *course.validation)[2],
+                course.validation[1],
+            )
+            for course in courses
+            if course.validation is not None
+        }
     comparison = records.compare(plan, data, built[0].state_dict()) if len(built) > 1 else None
-    records.draw(folder, metrics, data, results[0], plan, built[0].state_dict())
+    summary = records.summary(plan, data, results, comparison, kept)
+    calibrated = summary["engines"][names[0]]["calibration"]
+    records.draw(folder, metrics, data, results[0], plan, built[0].state_dict(), calibrated)
+    if data.train_images.shape[1:] == (28, 28):
+        rule = likeness.fit_split(data.train_images, plan.validation, plan.seed)
+        folder.write(likeness.FILE, rule.to_bytes())
     # A run that has a summary is a whole one: all else is there, and there is nothing left to resume.
-    summary = records.summary(plan, data, results, comparison)
     folder.write_json("summary.json", summary)
     folder.remove_checkpoints()
     if screen.quiet:

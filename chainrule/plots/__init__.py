@@ -12,5 +12,6 @@ from chainrule.plots.digits import mistakes as mistakes
 from chainrule.plots.digits import samples as samples
 from chainrule.plots.features import features as features
 from chainrule.plots.history import history as history
+from chainrule.plots.reliability import reliability as reliability
 from chainrule.plots.weights import MOST_UNITS as MOST_UNITS
 from chainrule.plots.weights import weights as weights

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import nn_reference
-from chainrule import datasets, engines, history, pictures, plots, recipe, training
+from chainrule import calibration, datasets, engines, history, pictures, plots, recipe, training
 
 NAMES = tuple(map(str, range(10)))
 MATHS = ("$x_1", "50 % of $", "<script>", "Ankle boot")
@@ -76,8 +76,9 @@ def run_of(name, **changes):
 def test_which_pictures_a_run_gets(name, dataset, more, texts):
     plan, data, first, state = run_of(name, **{"training.validation": 100})
     data = replace(data, name=dataset)
-    made = pictures.of_run(rows(), data, first, plan, state)
-    always = {"curves.png", "confusion.png", "samples.png", "mistakes.png", "classes.png"}
+    calibrated = calibration.of_engine(first.outputs, data.test_labels, None)
+    made = pictures.of_run(rows(), data, first, plan, state, calibrated)
+    always = {"curves.png", "confusion.png", "samples.png", "mistakes.png", "classes.png", "reliability.png"}
     assert made.keys() == always | more
     assert {size(png)[0] for png in made.values()} == {868}
     text = " ".join(texts)

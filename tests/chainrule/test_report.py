@@ -11,7 +11,7 @@ import pytest
 from chainrule import evidence
 from chainrule.cli import run
 
-PICTURES = {"curves", "confusion", "samples", "mistakes", "classes", "weights"}
+PICTURES = {"curves", "confusion", "samples", "mistakes", "reliability", "classes", "weights"}
 
 
 @pytest.fixture(scope="module")

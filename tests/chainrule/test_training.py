@@ -29,6 +29,7 @@ def test_a_run_of_both_engines_leaves_its_evidence(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         *("config.json", "metrics.csv", "summary.json", "model.safetensors", "model-torch.safetensors"),
         *("curves.png", "samples.png", "confusion.png", "mistakes.png", "classes.png", "weights.png"),
+        *("reliability.png", "likeness.safetensors"),
     }
     expected = {
         "recipe": "simplenet",

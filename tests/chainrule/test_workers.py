@@ -109,6 +109,20 @@ def json_keys(state):
     return {str(k): json_keys(v) for k, v in state.items()} if isinstance(state, dict) else state
 
 
+def test_other_data_and_data_of_another_size(digits, made):
+    plan = recipe.load("mlp", {"training.batch_size": 50})
+    unbroken, engine = made(plan, 2), made(plan, 2)
+    all_of_it, again = (put(unbroken, plan, digits) for _ in range(2))
+    few = engines.Data(all_of_it.images[:400], all_of_it.labels[:400])
+    order = np.arange(50)
+    for first, second, third in ((all_of_it,) * 3, (all_of_it, again, few)):
+        chosen = unbroken if third is all_of_it else engine
+        for data in (first, second, third):
+            chosen.train_step(data, order)
+    for key, value in unbroken.state_dict().items():
+        np.testing.assert_array_equal(engine.state_dict()[key], value, err_msg=key)
+
+
 def test_batch_normalisation_is_refused():
     with pytest.raises(ChainruleError, match=r"--workers 2: .*mlp-bn.* has BatchNorm1d, whose mean"):
         engines.build(recipe.load("mlp-bn"), "numpy", seed=0, workers=2)
