@@ -44,8 +44,8 @@ compare: $(READY)  ## prove both engines equal, tensor by tensor (COMPARED="simp
 lessons: $(READY)  ## export the lessons to build/lessons: HTML that needs no network, and Jupyter notebooks
 	@$(BIN)/python lessons/export.py
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## run the tests, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)  ## ruff, mypy and the import contract
 	$(BIN)/ruff check .

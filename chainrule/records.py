@@ -21,7 +21,7 @@ COMPARED_IMAGES = 64
 
 
 def config(
-    recipe: Recipe, engines: list[str], data: Dataset, device: str, threads: int, workers: int
+    recipe: Recipe, engines: list[str], data: Dataset, device: str, threads: int, workers: int = 1
 ) -> dict[str, Any]:
     """Return what is needed to repeat the run; the recipe is the one that was trained, with all options."""
     return {

@@ -241,7 +241,7 @@ def make_run() -> Callable[..., Path]:
         for step in range(steps):
             built.train_step(images, np.arange(step * 32, step * 32 + 32))
         with RunFolder(path) as folder:
-            folder.write_json("config.json", records.config(plan, [engine], data, "cpu", 1, 1))
+            folder.write_json("config.json", records.config(plan, [engine], data, "cpu", 1))
             folder.write_model("model.safetensors", built.state_dict())
         return path
 
