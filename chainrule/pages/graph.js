@@ -29,7 +29,7 @@ class Graph {
     // What the other columns leave over is for the edges that carry weights.
     const linear = net.steps.filter(({ layer }) => layer.kind === 'Linear').length;
     const fixed = (net.steps.length - linear + 1) * BETWEEN_COLUMNS + 100;
-    const wide = this.upright ? 250 : Math.min(Math.max((room - fixed) / linear, 220), 330);
+    const wide = this.upright ? 320 : Math.min(Math.max((room - fixed) / linear, 220), 330);
     const gaps = net.steps.map(({ layer }) => (layer.kind === 'Linear' ? wide : BETWEEN_COLUMNS));
     const length = gaps.reduce((sum, gap) => sum + gap, 0) + BETWEEN_COLUMNS + 100;
     const along = (column) => 50 + gaps.slice(0, column).reduce((sum, gap) => sum + gap, 0);
@@ -79,7 +79,7 @@ class Graph {
     const ends = [this.point(l, i), this.point(l + 1, o)];
     const line = this.line(...ends, {});
     const hit = this.line(...ends, { class: 'hit' });
-    const [near, far] = this.upright ? [0.18, 0.7] : [0.2, 0.78]; // no two labels side by side
+    const [near, far] = this.upright ? [0.19, 0.78] : [0.2, 0.78]; // no two labels side by side, none on a unit's
     const t = from * to === 1 ? 0.5 : near + ((far - near) * (o * from + i)) / (from * to - 1);
     const [x, y] = [0, 1].map((axis) => ends[0][axis] + (ends[1][axis] - ends[0][axis]) * t);
     const value = svg('text', { x, y: y - 1 }), grad = svg('text', { x, y: y + 12, class: 'grad' });

@@ -395,6 +395,32 @@ def test_it_is_accessible_and_fits(arguments, width, tmp_path, capsys, page):
         assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
 
 
+# The texts of a graph that lie on one another, by more than the empty rim of a line.
+OVERLAPPING = """() => {
+  const texts = [...document.querySelectorAll('svg text')]
+    .filter((text) => text.textContent && getComputedStyle(text).visibility === 'visible');
+  const boxes = texts.map((text) => text.getBoundingClientRect());
+  const found = [];
+  boxes.forEach((a, i) => boxes.forEach((b, j) => {
+    const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (i < j && across > 2 && down > 5) found.push(`${texts[i].textContent} and ${texts[j].textContent}`);
+  }));
+  return [texts.length, found];
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_number_of_the_graph_hides_another(width, tmp_path, capsys, page):
+    html, _ = write(tmp_path, capsys, *NET)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(html.as_uri())
+    page.keyboard.press("End")
+    count, found = page.evaluate(OVERLAPPING)
+    assert count > 40
+    assert found == []
+
+
 def test_it_prints_all_numbers_and_no_buttons(tmp_path, capsys, page):
     html, _ = write(tmp_path, capsys, *NET)
     page.goto(html.as_uri())
@@ -426,6 +452,20 @@ def test_it_opens_at_the_weight_that_was_asked_for(tmp_path, capsys, page):
 def test_a_folder_is_refused(tmp_path, capsys):
     assert run(["explain", *NET, "--html", str(tmp_path)]) == 1
     assert "is a folder: expected the name of a file" in capsys.readouterr().err
+
+
+def test_a_page_that_no_browser_would_open_is_refused(tmp_path, capsys, monkeypatch):
+    html = tmp_path / "page.html"
+    assert run(["explain", "simplenet", "--dataset", "digits", "--html", str(html)]) == 0
+    size = html.stat().st_size / 1e6
+    html.unlink()
+    monkeypatch.setattr(pages, "MOST_MEGABYTES", 0.9 * size)
+    capsys.readouterr()
+    assert run(["explain", "simplenet", "--dataset", "digits", "--html", str(html)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "Give it fewer examples, or a smaller network" in said
+    assert not html.exists()
 
 
 def test_a_label_stays_text(tmp_path, page):
