@@ -275,7 +275,7 @@ def document(title: str, body: str, styles: str = CSS) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<link rel="icon" href="data:,">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{styles}</style>\n</head>\n<body>\n{body}\n"
+        f"<title>{html.escape(title.replace('`', ''))}</title>\n<style>{styles}</style>\n</head>\n<body>\n{body}\n"
         f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
@@ -330,9 +330,12 @@ def moving(own: Control) -> str:
 
 def index(titles: dict[Path, str]) -> str:
     """Return the page that lists the lessons."""
+
+    def words(title: str) -> str:
+        return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(title.split(". ", 1)[-1]))
+
     items = "\n".join(
-        f'<li><a href="{path.stem}.html">{html.escape(title.split(". ", 1)[-1])}</a> '
-        f'(<a href="{path.stem}.ipynb">notebook</a>)</li>'
+        f'<li><a href="{path.stem}.html">{words(title)}</a> (<a href="{path.stem}.ipynb">notebook</a>)</li>'
         for path, title in titles.items()
     )
     return document("chainrule: lessons", f"<main>\n<h1>Lessons</h1>\n<ol>\n{items}\n</ol>\n</main>")

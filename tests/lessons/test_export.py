@@ -99,6 +99,8 @@ def test_the_command_writes_what_it_is_asked_for(export, monkeypatch, capsys, tm
     index = (tmp_path / "pages" / "index.html").read_text()
     assert all(f'href="{path.stem}.html"' in index for path in Path(export.HERE).glob("[0-9]*.py"))
     assert index.count("<li>") == 10
+    assert "then <code>Module</code></a>" in index
+    assert "`" not in index.split("<main>")[1]
 
     monkeypatch.setattr("sys.argv", ["export.py", "99"])
     with pytest.raises(SystemExit) as stopped:
