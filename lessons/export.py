@@ -275,7 +275,8 @@ def document(title: str, body: str, styles: str = CSS) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<link rel="icon" href="data:,">\n'
-        f"<title>{html.escape(title.replace('`', ''))}</title>\n<style>{styles}</style>\n</head>\n<body>\n{body}\n"
+        f"<title>{html.escape(title.replace('`', ''))}</title>\n"
+        f"<style>{styles}</style>\n</head>\n<body>\n{body}\n"
         f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
