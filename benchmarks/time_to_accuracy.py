@@ -6,7 +6,7 @@
 A run trains one of benchmarks/recipes/ on 50,000 of the training images. 10,000, drawn by the seed, are kept
 back for validation: they are read after each epoch, and the run ends after the first epoch at which the share
 read correctly is the target or more, or when the recipe's epochs are over. The test images are read once,
-after that, and decide nothing. The recipes too were chosen on validation images, with the seeds 0 and 10 to 14.
+after that, and decide nothing. The recipes too were chosen on validation images, with seeds 0 and 10 to 14.
 
 Counted: the training steps, with shuffling and batching, and the validation checks. Not counted: starting
 Python, loading the images and bringing them to the engine, building the network, the test. With --workers 2,
