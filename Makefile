@@ -12,7 +12,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 # `make -j download train` must still train after the download.
 .NOTPARALLEL:
-.PHONY: help setup download train compare test lint check clean bench time-to-accuracy bench-idx fuzz-idx
+.PHONY: help setup download train compare test lint check clean bench time-to-accuracy bench-idx fuzz-idx docs gallery
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ COMPARED ?= simplenet cnn-same
 compare: $(READY)  ## prove both engines equal, tensor by tensor (COMPARED="simplenet ann", ARGS="--dtype float32")
 	@status=0; for recipe in $(COMPARED); do $(BIN)/chainrule compare $$recipe $(ARGS) || status=1; done; exit $$status
 
+.PHONY: lessons
+lessons: $(READY)  ## export the lessons to build/lessons: HTML that needs no network, and Jupyter notebooks
+	@$(BIN)/python lessons/export.py
+
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
 
@@ -58,6 +62,13 @@ bench: $(READY)  ## time both engines beside their peers and the floor, into bui
 
 time-to-accuracy: $(READY)  ## seconds of training to 97, 98 and 98.5 % on MNIST (ARGS="--targets 98 --workers 1 2")
 	@$(BIN)/python benchmarks/time_to_accuracy.py $(ARGS)
+
+docs: gallery  ## build the documentation into build/docs (no network; warnings are errors)
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
+gallery: $(READY)  ## make the pictures of the gallery of mistakes, where what they are made of has changed
+	@$(BIN)/python docs/make_gallery.py
 
 # What `make bench-idx` compares with. python-mnist and mnist install a package of the same name.
 PEERS := build/idx-peers

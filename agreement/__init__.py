@@ -1,5 +1,7 @@
 """Does the hand-written engine agree with PyTorch's autograd, and both with the truth?"""
 
+from typing import TYPE_CHECKING, Any
+
 from agreement.compare import GradientsDisagree, assert_gradients_agree, compare
 from agreement.exact import exact_training
 from agreement.gradients import compare_networks, compare_training
@@ -18,6 +20,9 @@ from agreement.numerical import check_gradients
 from agreement.report import Report
 from agreement.training import TrainingReport, Twins, first_difference, locked_training
 
+if TYPE_CHECKING:
+    from agreement.diagnosis import diagnose
+
 __all__ = [
     "FLOAT64_LIMIT",
     "GradientsDisagree",
@@ -33,6 +38,7 @@ __all__ = [
     "compare_tensors",
     "compare_training",
     "cosine",
+    "diagnose",
     "error_against",
     "exact_training",
     "first_difference",
@@ -41,3 +47,12 @@ __all__ = [
     "product_units",
     "unit_roundoff",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the diagnosis with its catalogue of mistakes when it is asked for."""
+    if name == "diagnose":
+        from agreement.diagnosis import diagnose
+
+        return diagnose
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,10 +8,14 @@ import typer
 from chainrule import __version__
 from chainrule.commands.compare import compare
 from chainrule.commands.datasets import datasets
+from chainrule.commands.diagnose import diagnose
 from chainrule.commands.download import download
+from chainrule.commands.draw import draw
 from chainrule.commands.evaluate import evaluate
+from chainrule.commands.exercises import exercises
 from chainrule.commands.explain import explain
 from chainrule.commands.export import export
+from chainrule.commands.grade import grade
 from chainrule.commands.history import history
 from chainrule.commands.recipes import recipes
 from chainrule.commands.report import report
@@ -28,7 +32,11 @@ app = typer.Typer(
 )
 
 
-for command in (download, train, compare, evaluate, report, runs, history, export, explain):
+COMMANDS = (
+    *(download, train, compare, evaluate, report, runs, history, export),
+    *(explain, draw, diagnose, exercises, grade),
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(datasets, name="datasets")
 app.add_typer(recipes, name="recipes")

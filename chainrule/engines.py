@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -25,8 +25,11 @@ class Engine(Protocol):
     def put(self, images: np.ndarray, labels: np.ndarray, mean: float, std: float) -> Any:
         """Bring uint8 images (N, ...) and labels (N,) to where the engine computes, normalised."""
 
-    def train_step(self, data: Any, batch: np.ndarray) -> tuple[Any, Any, Any]:
-        """Learn from the examples with these indices.
+    def indices(self, order: np.ndarray) -> Any:
+        """Bring the order of an epoch's examples to where the engine computes; slices of it are batches."""
+
+    def train_step(self, data: Any, batch: Any) -> tuple[Any, Any, Any]:
+        """Learn from the examples with these indices, an array or a slice of what ``indices`` returned.
 
         Returns their mean loss, how many were right, and the norm of the gradient, all before the step.
         """
@@ -45,6 +48,21 @@ class Engine(Protocol):
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Go on from where ``training_state`` was called; the keys may have become text."""
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """How PyTorch computes a training step; `torch_impl.TorchEngine` says what each of these does.
+
+    The defaults are what measured fastest on a CPU for the recipes here (benchmarks/README.md) without
+    touching the precision. ``fused`` takes the optimizers that go over all parameters in one kernel.
+    """
+
+    precision: str = "float32"
+    compile: bool = False
+    channels_last: bool = False
+    cuda_graphs: bool = False
+    fused: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,10 @@ class NumpyEngine:
         pixels -= mean
         pixels /= std
         return Data(pixels, labels.astype(np.int64))
+
+    def indices(self, order: np.ndarray) -> np.ndarray:
+        """Return the order of an epoch's examples as it is."""
+        return order
 
     def train_step(self, data: Data, batch: np.ndarray) -> tuple[Any, Any, Any]:
         """Learn from the examples whose indices are ``batch``.
@@ -193,6 +215,7 @@ def threads(count: int) -> Iterator[None]:
 def rehearse(recipe: Recipe, name: str, device: str, steps_per_epoch: int = 100) -> None:
     """Take one step on a black and a white image, so that a recipe's mistakes show before a run begins.
 
+    PyTorch takes it without options: compiling or recording a step of two images would be for nothing.
     Raises ChainruleError, which names the recipe's file, for whatever goes wrong.
     """
     images = np.zeros((2, *recipe.input_shape), np.uint8)
@@ -222,7 +245,16 @@ def torch_is_installed() -> bool:
     return find_spec("torch") is not None
 
 
-def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu", workers: int = 1) -> Engine:
+def build(
+    recipe: Recipe,
+    name: str,
+    *,
+    seed: int,
+    device: str = "cpu",
+    workers: int = 1,
+    options: TorchOptions | None = None,
+    parallel: bool = False,
+) -> Engine:
     """Return the engine ``name`` ("numpy" or "torch") for a recipe, with all that is random from ``seed``.
 
     The weights are drawn by ``nn_reference``, whichever the engine: two engines with one seed start equal.
@@ -230,8 +262,11 @@ def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu", workers:
     its global generator, which is seeded here. (``[seed, 0]`` draws the weights, ``[seed, 1, epoch]`` the
     order of the examples, ``[seed, 3]`` which of them are kept back for validation.)
 
-    ``workers`` above 1 share the NumPy engine's steps. Raises ChainruleError when PyTorch has no such device,
-    and when a network cannot be trained by several workers.
+    ``workers`` above 1 share the NumPy engine's steps; with ``parallel`` PyTorch's engine is one of several
+    ranks that compute together (`torch_impl.parallel`).
+
+    Raises ChainruleError when PyTorch has no such device, and when a network cannot be trained by several
+    workers.
     """
     if name == "numpy" and workers > 1:
         from chainrule.workers import WorkersEngine
@@ -246,12 +281,12 @@ def build(recipe: Recipe, name: str, *, seed: int, device: str = "cpu", workers:
         criterion = recipe.build_loss(nn_reference)
         parameters = [nn_reference.utils.Vector(network.parameters())]
         return NumpyEngine(network, criterion, recipe.build_optimizer(nn_reference.optim, parameters))
-    engine = _build_torch(recipe, device, seed)
+    engine = _build_torch(recipe, device, seed, options or TorchOptions(), parallel)
     engine.load_state_dict(dict(network.state_dict()))
     return engine
 
 
-def _build_torch(recipe: Recipe, device: str, seed: int) -> Engine:
+def _build_torch(recipe: Recipe, device: str, seed: int, options: TorchOptions, parallel: bool) -> Engine:
     import torch
 
     from torch_impl import TorchEngine
@@ -262,5 +297,15 @@ def _build_torch(recipe: Recipe, device: str, seed: int) -> Engine:
         )
     network = recipe.build(torch.nn).to(device)
     torch.manual_seed(seed)  # building drew weights from the same generator, to be replaced
+    # A recorded step must find the learning rate and the number of steps on the device.
+    more = {"fused": True} if options.fused or options.cuda_graphs else {}
+    if options.cuda_graphs and recipe.optimizer.type != "SGD":
+        more["capturable"] = True
+    optimizer = recipe.build_optimizer(torch.optim, network.parameters(), **more)
+    how = {key: value for key, value in asdict(options).items() if key != "fused"}
     criterion = recipe.build_loss(torch.nn)
-    return TorchEngine(network, criterion, recipe.build_optimizer(torch.optim, network.parameters()), device)
+    if parallel:
+        from torch_impl.parallel import ParallelEngine
+
+        return ParallelEngine(network, criterion, optimizer, device, seed=seed, **how)
+    return TorchEngine(network, criterion, optimizer, device, **how)

@@ -8,7 +8,7 @@ import nn_reference
 from chainrule import history, plots
 from chainrule.datasets import Dataset
 from chainrule.recipe import Recipe
-from chainrule.training import Trained, confusion_matrix, split
+from chainrule.training import Trained, confusion_matrix, split, steps_per_epoch
 
 
 def of_run(
@@ -25,8 +25,10 @@ def of_run(
     surest = f"{recipe.name} ({first.engine}): the mistakes on {data.title} that it was surest of"
     matrix = confusion_matrix(first.outputs, labels, len(names))
     splits = {"train": data.train_labels[learn], "validation": data.train_labels[kept], "test": labels}
+    steps = steps_per_epoch(len(data.train_labels), recipe)
+    rates = recipe.rates_within_epochs(steps)
     pictures = {
-        "curves.png": plots.curves(metrics, f"{recipe.name} on {data.title}"),
+        "curves.png": plots.curves(metrics, f"{recipe.name} on {data.title}", rates, steps),
         "confusion.png": plots.confusion(matrix, names, on_test),
         "samples.png": plots.samples(images, labels, first.outputs, names, on_test),
         "mistakes.png": plots.mistakes(images, labels, first.outputs, names, surest),

@@ -99,9 +99,12 @@ class Recipe:
         """Return the loss, built from ``nn_reference`` or ``torch.nn``."""
         return make(nn, self.loss)
 
-    def build_optimizer(self, optim: ModuleType, parameters: Any) -> Any:
-        """Return the optimizer of ``parameters``, built from ``nn_reference.optim`` or ``torch.optim``."""
-        return make(optim, self.optimizer, parameters)
+    def build_optimizer(self, optim: ModuleType, parameters: Any, **more: Any) -> Any:
+        """Return the optimizer of ``parameters``, built from ``nn_reference.optim`` or ``torch.optim``.
+
+        ``more`` is handed to it as well: how it computes what the recipe says (``fused=True`` of PyTorch).
+        """
+        return make(optim, self.optimizer, parameters, **more)
 
     def build_scheduler(self, optim: ModuleType, optimizer: Any, steps_per_epoch: int) -> Any:
         """Return the scheduler of ``optimizer``, to be stepped once every ``interval``, or None.
@@ -117,6 +120,21 @@ class Recipe:
         elif self.scheduler.type == "CosineAnnealingLR" and "T_max" not in self.scheduler.arguments:
             more["T_max"] = length
         return make(optim.lr_scheduler, self.scheduler, optimizer, **more)
+
+    def rates_within_epochs(self, steps_per_epoch: int) -> list[float]:
+        """Return the learning rate of every step, where it changes within an epoch; else none.
+
+        It is that of the scheduler itself, which needs no training to be stepped.
+        """
+        if self.interval != "step" or self.scheduler is None:
+            return []
+        optimizer = self.build_optimizer(optim, [nn_reference.Parameter(np.zeros(1, np.float32))])
+        scheduler = self.build_scheduler(optim, optimizer, steps_per_epoch)
+        rates = []
+        for _ in range(self.epochs * steps_per_epoch):
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+            scheduler.step()
+        return rates
 
     def parameter_counts(self) -> tuple[int, ...]:
         """Return the number of learnt numbers in each layer."""

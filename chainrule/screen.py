@@ -144,7 +144,8 @@ class Screen:
         if comparison is not None:
             self.comparison(comparison)
         self.line()
-        self.line(f"Files    {_relative(folder.path)}/: {', '.join(sorted(folder.files))}")
+        logged = ["tensorboard/"] if (folder.path / "tensorboard").is_dir() else []
+        self.line(f"Files    {_relative(folder.path)}/: {', '.join(sorted([*folder.files, *logged]))}")
 
     def mistakes(self, pairs: list[Pair], folder: RunFolder) -> None:
         """Print what is most often taken for what, and where to see more."""

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -152,10 +151,15 @@ def steps_per_epoch(count: int, recipe: Recipe) -> int:
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Give the indices of each batch: every example once, in an order that seed and epoch decide."""
-    order = np.random.default_rng([seed, 1, epoch]).permutation(count)
+    """Give the indices of each batch: every example once, in the order of the epoch."""
+    order = epoch_order(count, seed, epoch)
     for start in range(0, count, batch_size):
         yield order[start : start + batch_size]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the indices (count,) of the examples in the order of an epoch, which seed and epoch decide."""
+    return np.random.default_rng([seed, 1, epoch]).permutation(count)
 
 
 def one_epoch(
@@ -206,9 +210,10 @@ def train_epoch(
     total_batches = -(-len(labels) // recipe.batch_size)
     rate = float("nan")
     started = time.perf_counter() - running.seconds
-    order = batches(len(labels), recipe.batch_size, recipe.seed, epoch)
-    for batch in islice(order, running.batches, None):
+    order = engine.indices(epoch_order(len(labels), recipe.seed, epoch))
+    for start in range(running.batches * recipe.batch_size, len(labels), recipe.batch_size):
         between_batches()
+        batch = order[start : start + recipe.batch_size]
         rate = engine.optimizer.param_groups[0]["lr"]
         # A loss that grows beyond all numbers is reported below, in words.
         with np.errstate(over="ignore", invalid="ignore"):

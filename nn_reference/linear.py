@@ -118,9 +118,11 @@ class Linear(Layer):
         return forward(x, self.weight.data, None if self.bias is None else self.bias.data)
 
     def _backward(self, cache: Cache, grad_y: Array, need_grad_x: bool) -> Array | None:
-        out_weight, out_bias = (
-            p.spare if p is not None and p.grad is None else None for p in (self.weight, self.bias)
-        )
-        grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x, (None, out_weight, out_bias))
+        spare = None if self.weight.grad is not None else self.weight.spare
+        if spare is None:
+            grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x)
+        else:
+            out = (None, spare, None if self.bias is None else self.bias.spare)
+            grad_x, grad_weight, grad_bias = backward(cache, grad_y, need_grad_x, out)
         self._accumulate(weight=grad_weight, bias=grad_bias)
         return grad_x

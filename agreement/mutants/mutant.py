@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import wraps
 from typing import Any
 
 
@@ -16,6 +17,16 @@ class Kind(StrEnum):
     NETWORK = "network"  # in how layers and their gradients are put together
     OPTIMIZER = "optimizer"  # in the update, or the schedule
     PRECISION = "precision"  # right mathematics, but digits are lost
+
+
+def _without_out(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a layer offer arrays for the gradients, as it does with `nn_reference.utils.Vector`; unused here."""
+
+    @wraps(backward)
+    def called(cache: Any, grad_y: Any, *others: Any, **named: Any) -> Any:
+        return backward(cache, grad_y, *others[:1], **named)  # what follows need_grad_x is out
+
+    return called
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,9 @@ class Mutant:
         before = {attribute: getattr(self.where, attribute) for attribute in planted}
         try:
             for attribute, function in planted.items():
-                setattr(self.where, attribute, function)
+                setattr(
+                    self.where, attribute, _without_out(function) if attribute == "backward" else function
+                )
             yield
         finally:
             for attribute, function in before.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chainrule.commands.options import Device, Precision, check_precision
 from chainrule.errors import ChainruleError, WrongUsage
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ def compare(
     input: Annotated[
         list[str] | None, typer.Option(help="Shape of an input, as 4,7; once for each input.")
     ] = None,
+    device: Annotated[Device, typer.Option(help="Where PyTorch computes; cuda compares gradients.")] = (
+        Device.cpu
+    ),
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="How far each engine's gradient is from float64, with PyTorch's products in this precision.",
+            show_default="compare every tensor",
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report as one HTML file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the report, as JSON.")] = False,
 ) -> None:
@@ -57,6 +68,8 @@ def compare(
     Example: chainrule compare simplenet --dtype float32 --steps 100 --report compare.html
 
     Your own: chainrule compare --own my_layer.py:backward --like torch.nn.Linear
+
+    TF32: chainrule compare cnn-same --device cuda --precision tf32
     """
     from chainrule.engines import threads, torch_is_installed
 
@@ -65,6 +78,17 @@ def compare(
         raise ChainruleError(f"--report {report}: there is no such folder")
     if not torch_is_installed():
         raise ChainruleError("compare needs PyTorch, which is not installed: pip install 'chainrule[torch]'")
+    if precision is not None or device is Device.cuda:
+        chosen = precision or Precision.float32
+        check_precision(chosen, device)
+        if own is not None or steps or report is not None or dtype is not Dtype.float64:
+            raise WrongUsage(
+                "--precision and --device compare gradients with float64: "
+                "they take no --own, --steps, --dtype or --report"
+            )
+        with threads(1):
+            _show_distances(recipe, str(chosen), str(device), seed, batch_size, dataset, root, as_json)
+        return
     with threads(1):
         if own is not None:
             from chainrule import own as own_code
@@ -109,6 +133,37 @@ def _check(
         raise WrongUsage(f"--own compares your own code: leave out the recipe '{recipe}'")
     if own is None and (like, args, inputs) != (None, None, None) and (like or args or inputs):
         raise WrongUsage("--like, --args and --input are for --own FILE.py:NAME")
+
+
+def _show_distances(
+    recipe: str | None,
+    precision: str,
+    device: str,
+    seed: int | None,
+    batch_size: int | None,
+    dataset: str,
+    root: Path | None,
+    as_json: bool,
+) -> None:
+    from chainrule.precision import distances
+
+    found, details = distances(
+        recipe or "simplenet",
+        precision=precision,
+        device=device,
+        seed=seed,
+        batch_size=batch_size,
+        dataset=dataset,
+        root=root and root.expanduser(),
+    )
+    if as_json:
+        print(json.dumps({key.lower(): value for key, value in details.items()} | found.to_dict(), indent=2))
+    else:
+        print(*(f"{key:7}  {value}" for key, value in details.items()), "", *found.lines(), sep="\n")
+    if not found.agrees:
+        raise ChainruleError(
+            "a gradient is further from float64 than rounding explains: see the report above"
+        )
 
 
 def _show(result: "Report", details: dict[str, str], path: Path | None, as_json: bool) -> None:

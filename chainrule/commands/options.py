@@ -31,6 +31,14 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Precision(StrEnum):
+    """Values of ``--precision``: of the products that PyTorch computes."""
+
+    float32 = "float32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
 class Weights(StrEnum):
     """Values of ``--weights``."""
 
@@ -53,6 +61,12 @@ def check_least(*options: tuple[str, int | None, int]) -> None:
     for name, value, least in options:
         if value is not None and not least <= value < 2**63:
             raise WrongUsage(f"{name} must be at least {least}, found {value}")
+
+
+def check_precision(precision: Precision, device: Device) -> None:
+    """Raise WrongUsage for TF32 on the CPU."""
+    if precision is Precision.tf32 and device is not Device.cuda:
+        raise WrongUsage("--precision tf32 is for CUDA: use --device cuda")
 
 
 def engine_names(engine: EngineChoice | None, device: Device) -> list[str]:

@@ -1,5 +1,6 @@
 """Loss, accuracy and learning rate over the epochs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,8 +18,14 @@ _STYLE: dict[str, dict[str, Any]] = {
 }
 
 
-def curves(metrics: list[dict[str, Any]], title: str) -> bytes:
-    """Draw the rows of ``metrics.csv``: each engine and split, and each engine's best epoch by validation."""
+def curves(
+    metrics: list[dict[str, Any]], title: str, rates: Sequence[float] = (), steps_per_epoch: int = 1
+) -> bytes:
+    """Draw the rows of ``metrics.csv``: each engine and split, and each engine's best epoch by validation.
+
+    ``rates`` are the learning rates of every step, where they change within an epoch: the metrics have only
+    that of an epoch's last step, which is its point.
+    """
     figure = _figure.new(9.2, title)
     splits = [split for split in _figure.SPLIT_COLOUR if any(row["split"] == split for row in metrics)]
     engines = list(dict.fromkeys(row["engine"] for row in metrics))
@@ -31,7 +38,12 @@ def curves(metrics: list[dict[str, Any]], title: str) -> bytes:
         axes.set_ylabel(quantity)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     for engine in engines:
-        _line(rate, metrics, engine, "train", "learning_rate", styles[engine])
+        style = styles[engine] | ({"linestyle": ""} if rates else {})
+        _line(rate, metrics, engine, "train", "learning_rate", style)
+    shown = rates[: steps_per_epoch * max((row["epoch"] for row in metrics), default=0)]
+    if shown:
+        ends = [(step + 1) / steps_per_epoch for step in range(len(shown))]
+        rate.plot(ends, shown, color=_figure.SPLIT_COLOUR["train"], linewidth=1.5)
     rate.set(ylabel="learning\nrate", xlabel=_AXIS, ylim=(0, None))
     rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     best = [line for engine in engines for line in _mark_best((loss, accuracy), metrics, engine)]
@@ -49,7 +61,7 @@ def _line(
         for row in metrics
         if row["engine"] == engine and row["split"] == split and row.get(quantity) is not None
     ]
-    axes.plot([row["epoch"] for row in rows], [row[quantity] for row in rows], **_look(split), **style)
+    axes.plot([row["epoch"] for row in rows], [row[quantity] for row in rows], **_look(split) | style)
 
 
 def _look(split: str) -> dict[str, Any]:

@@ -20,7 +20,18 @@ def test_starting_loads_no_slow_library():
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "report", "runs", "history", "explain", "download", "datasets", "recipes"],
+    [
+        "train",
+        "report",
+        "runs",
+        "history",
+        "explain",
+        "download",
+        "datasets",
+        "recipes",
+        "exercises",
+        "grade",
+    ],
 )
 def test_each_command_has_help_with_an_example(command, capsys):
     assert run([command, "--help"]) == 0

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import nn_reference
-from chainrule import datasets, history, pictures, plots, recipe, training
+from chainrule import datasets, engines, history, pictures, plots, recipe, training
 
 NAMES = tuple(map(str, range(10)))
 MATHS = ("$x_1", "50 % of $", "<script>", "Ankle boot")
@@ -130,6 +130,41 @@ def test_without_validation_no_epoch_is_called_the_best(texts):
     """The test images decide nothing, not even which epoch a picture marks."""
     size(plots.curves(rows(splits=("train", "test")), "curves"))
     assert not any("best" in text for text in texts)
+
+
+def test_the_rate_is_drawn_within_the_epochs(monkeypatch):
+    """A cycle of steps; a point for each epoch alone would be a straight line down."""
+    drawn = {}
+    save = Figure.savefig
+
+    def savefig(figure, *arguments, **options):
+        drawn["rate"] = [line.get_xydata() for line in figure.axes[2].get_lines()]
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    changes = {"training.scheduler": {"type": "OneCycleLR", "max_lr": 0.01}, "training.epochs": 3}
+    plan = recipe.load("simplenet", changes)
+    rates = plan.rates_within_epochs(10)
+    assert len(rates) == 30
+    assert max(rates) == pytest.approx(0.01, rel=1e-3)
+    size(plots.curves(rows(splits=("train",), accuracy=(0.5, 0.8)), "curves", rates, 10))
+    line = max(drawn["rate"], key=len)
+    assert len(line) == 20, "a run that stopped after two of its three epochs"
+    assert line[:, 0].tolist() == pytest.approx([step / 10 for step in range(1, 21)])
+    assert line[:, 1].tolist() == rates[:20]
+
+
+def test_the_rates_are_those_that_the_training_had():
+    changes = {"training.scheduler": {"type": "CosineAnnealingLR", "interval": "step"}, "training.epochs": 2}
+    plan, data = recipe.load("simplenet", changes), datasets.load("digits")
+    course = training.begin(engines.build(plan, "numpy", seed=0), plan, data)
+    seen = []
+    training.train([course], plan, report=lambda progress: seen.append(progress.learning_rate),
+                   after_epoch=lambda *_: None)  # fmt: skip
+    assert plan.rates_within_epochs(training.steps_per_epoch(1500, plan)) == seen
+    assert recipe.load("mlp").rates_within_epochs(24) == [], (
+        "stepped once an epoch: the metrics have them all"
+    )
 
 
 def test_the_best_epoch_is_the_one_that_the_run_kept():

@@ -23,7 +23,7 @@ def test_without_the_library_it_is_one_line_before_anything_is_trained(tmp_path,
     importlib.util.find_spec("tensorboard") is None,
     reason="needs the extra [tensorboard], which `make setup` installs",
 )
-def test_a_run_can_be_read_back(tmp_path):
+def test_a_run_can_be_read_back(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util
 
@@ -31,6 +31,7 @@ def test_a_run_can_be_read_back(tmp_path):
     arguments = ["train", "--dataset", "digits", "--tensorboard", "--epochs", "2", "--validation", "100"]
     arguments += ["--engine", "numpy", "--out", str(folder)]
     assert run(arguments) == 0
+    assert "summary.json, tensorboard/, weights.png" in capsys.readouterr().out
     assert run([*arguments, "--overwrite"]) == 0, "an old log must not stay beside the new one"
     assert len(list((folder / "tensorboard" / "numpy").iterdir())) == 1
     log = EventAccumulator(str(folder / "tensorboard" / "numpy")).Reload()

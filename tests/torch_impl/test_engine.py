@@ -38,11 +38,12 @@ def labels():
     return np.random.default_rng(1).integers(0, 10, size=50, dtype=np.uint8)
 
 
-def torch_engine(device="cpu", lr=0.1):
+def torch_engine(device="cpu", lr=0.1, optimizer=torch.optim.SGD, p=0.5, settings=None, **options):
+    torch.manual_seed(0)
     network = torch.nn.Sequential(layers(torch.nn)).to(device)
-    return TorchEngine(
-        network, torch.nn.CrossEntropyLoss(), torch.optim.SGD(network.parameters(), lr=lr), device
-    )
+    network.dropout1.p = p
+    made = optimizer(network.parameters(), lr=lr, **(settings or {}))
+    return TorchEngine(network, torch.nn.CrossEntropyLoss(), made, device, **options)
 
 
 def numpy_engine(lr=0.1):
@@ -55,7 +56,8 @@ def numpy_engine(lr=0.1):
 def test_both_engines_see_the_same_bits(images, labels, mean, std):
     ours, theirs = (engine.put(images, labels, mean, std) for engine in (numpy_engine(), torch_engine()))
     assert ours.images.dtype == np.float32
-    assert np.array_equal(ours.images, theirs.images.numpy())
+    assert theirs.pixels.dtype == torch.uint8
+    assert np.array_equal(ours.images, theirs.normalised(theirs.pixels, torch.float32).numpy())
     assert np.array_equal(ours.labels, theirs.labels.numpy())
     assert ours.images == pytest.approx((images / 255 - mean) / std, rel=1e-5, abs=1e-6)
 
@@ -108,3 +110,112 @@ def test_the_norm_is_that_of_the_whole_gradient(images, labels, make):
     grads = [np.asarray(parameter.grad.tolist()).ravel() for parameter in engine.network.parameters()]
     assert len(grads) == 4
     assert float(norm) == pytest.approx(np.linalg.norm(np.concatenate(grads)), rel=1e-5)
+
+
+def after_steps(engine, images, labels, steps=6):
+    """The losses of a few steps on batches of 20, and the parameters and buffers after them."""
+    data = engine.put(images, labels, 0.1307, 0.3081)
+    order = engine.indices(np.random.default_rng(2).permutation(50))
+    starts = [0, 20, 40] * (steps // 3)  # of the last one 10 images are left
+    losses = [float(engine.train_step(data, order[start : start + 20])[0]) for start in starts]
+    return losses, engine.state_dict()
+
+
+def assert_close(found, expected, rel):
+    assert found[0] == pytest.approx(expected[0], rel=rel)
+    for name, value in expected[1].items():
+        assert np.abs(found[1][name] - value).max() <= rel * np.abs(value).max(), name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [(torch.optim.SGD, {"momentum": 0.9}), (torch.optim.Adam, {}), (torch.optim.AdamW, {})],
+)
+def test_a_fused_optimizer_takes_the_same_steps(images, labels, device, optimizer, settings):
+    plain, fused = (
+        torch_engine(device, 0.01, optimizer, p=0.0, settings={**settings, "fused": fused})
+        for fused in (False, True)
+    )
+    assert_close(after_steps(fused, images, labels), after_steps(plain, images, labels), 1e-4)
+
+
+def test_indices_on_the_device_are_as_good_as_an_array(images, labels):
+    ours, theirs = torch_engine(p=0.0), torch_engine(p=0.0)
+    data, batch = ours.put(images, labels, 0.5, 0.5), np.arange(7, 30)
+    one, other = ours.train_step(data, batch), theirs.train_step(data, theirs.indices(batch))
+    assert [float(value) for value in one] == [float(value) for value in other]
+
+
+# --- how it computes ---
+
+
+class Convolution:
+    """A small CNN on images of 6 x 6, and the engine of each option."""
+
+    def __init__(self):
+        random = np.random.default_rng(0)
+        self.images = random.integers(0, 256, (50, 1, 6, 6), dtype=np.uint8)
+        self.labels = random.integers(0, 10, 50, dtype=np.uint8)
+
+    def learn(self, device="cpu", **options):
+        torch.manual_seed(0)
+        nn = torch.nn
+        network = nn.Sequential(
+            *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1)),
+            *(nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)),
+        ).to(device)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        engine = TorchEngine(network, nn.CrossEntropyLoss(), optimizer, device, **options)
+        return after_steps(engine, self.images, self.labels), engine
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_channels_last_changes_the_memory_and_not_the_numbers(device):
+    expected, _ = Convolution().learn(device)
+    found, engine = Convolution().learn(device, channels_last=True)
+    assert engine.network[3].weight.is_contiguous(memory_format=torch.channels_last)
+    assert found[1]["3.weight"].flags.c_contiguous, "what is saved is in the usual order"
+    assert_close(found, expected, 1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bf16_rounds_the_products_and_nothing_else(device):
+    expected, _ = Convolution().learn(device)
+    found, engine = Convolution().learn(device, precision="bf16")
+    assert all(parameter.dtype == torch.float32 for parameter in engine.network.parameters())
+    assert found[0] != pytest.approx(expected[0], rel=1e-6), "it would be float32"
+    assert found[0] == pytest.approx(expected[0], rel=2e-2)
+    loss, outputs = engine.evaluate(engine.put(Convolution().images, Convolution().labels, 0.0, 1.0))
+    assert outputs.dtype == np.float32
+    assert isinstance(loss, float)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_tf32_rounds_products_and_float32_does_not():
+    images = np.random.default_rng(0).integers(0, 256, (256, 28, 28), dtype=np.uint8)
+    outputs = {}
+    for precision in ("tf32", "float32"):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 512)).to("cuda")
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        engine = TorchEngine(network, torch.nn.CrossEntropyLoss(), optimizer, "cuda", precision=precision)
+        _, outputs[precision] = engine.evaluate(engine.put(images, np.zeros(256, np.uint8), 0.0, 1.0))
+        exact = network.double()(torch.from_numpy(images).to("cuda").double() / 255).detach().cpu().numpy()
+    errors = {key: np.abs(value - exact).max() / np.abs(exact).max() for key, value in outputs.items()}
+    assert errors["float32"] < 2e-6 < errors["tf32"] < 2e-3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, as inductor is loaded
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_compiled_step_does_what_an_eager_one_does(images, labels, device, monkeypatch):
+    if device == "cpu":  # the graph is traced and run as it is: inductor would compile C++ for half a minute
+        compile = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda f, **how: compile(f, backend="aot_eager", **how))
+    expected = after_steps(torch_engine(device, p=0.0), images, labels)
+    assert_close(after_steps(torch_engine(device, p=0.0, compile=True), images, labels), expected, 1e-4)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"precision is 'fp8', expected one of float32, tf32, bf16"):
+        torch_engine(precision="fp8")

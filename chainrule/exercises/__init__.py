@@ -1,0 +1,1 @@
+"""The exercises: their texts (``lessons/exercises/``), and how a learner's file is graded."""
