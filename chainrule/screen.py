@@ -63,7 +63,7 @@ class Screen:
             stop = recipe.early_stopping
             self.line(
                 f"Split    {recipe.validation:,} of the training images are kept back for validation"
-                + (f"; stop after {stop} epochs without a better one" if stop else "")
+                + (f"; stop after {stop} epoch{'s' * (stop > 1)} without a better one" if stop else "")
             )
         self.line()
         validation = "  valid loss  accuracy" if recipe.validation else ""

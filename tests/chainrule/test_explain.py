@@ -115,7 +115,7 @@ def test_a_recipe_of_ones_own(tmp_path, capsys):
     )
     assert "2 paths from w to soft, where the engine's gradient stands" in " ".join(out.split())
     assert "fc2  Linear: y = x Wᵀ  " in out
-    assert "t = (1 - ε)[j = k] + ε / C" in out
+    assert "t = (1 - ε)[j = k] + ε / C" in " ".join(out.split())
     assert "w <- w - lr · (1 + momentum) dL/dw (Nesterov, the first step)" in out
     assert re.search(r"autograd +differs by at most [\d.]+e-1[5-9]", out)
 
