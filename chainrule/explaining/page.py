@@ -47,6 +47,8 @@ def page(explanation: Explanation) -> str:
             "Give it fewer examples, or a smaller network"
         )
     data: dict[str, Any] = explanation.to_dict(single=many)
+    if "step" in data:
+        del data["step"]["after"]  # the page takes its steps itself
     for layer, traced in zip(data["layers"], layers, strict=True):
         layer["options"] = options(traced.module, traced.cache)
     if explanation.autograd is not None and not many:

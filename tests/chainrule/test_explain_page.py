@@ -332,7 +332,7 @@ def test_guess_the_number(tmp_path, capsys, page):
 
 
 def test_784_128_10_is_small_enough_and_can_be_walked_through(tmp_path, capsys, page):
-    html, said = write(tmp_path, capsys, "simplenet", "--dataset", "digits")
+    html, said = write(tmp_path, capsys, "simplenet", "--dataset", "digits", "--step")
     assert html.stat().st_size < 3e6
     page.goto(html.as_uri())
     page.keyboard.press("End")
