@@ -154,6 +154,7 @@ def test_every_mode_is_read(mode):
     [
         (b"", "the file is empty"),
         (b"two words", "not a picture, but text"),
+        (("x" + "ü" * 400).encode(), "not a picture, but text"),
         (b"%PDF-1.7\n\xff", "not a picture, but a PDF"),
         (b"<!doctype html><html>", "not a picture, but a web page"),
         (b"\x00\x01\x02\xff" * 40, "not a picture of a known format"),
