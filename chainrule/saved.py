@@ -30,7 +30,7 @@ class SavedRun:
     def class_names(self) -> tuple[str, ...]:
         """The names of the outputs: those of a known data set, else their numbers."""
         known = sources().get(self.config["dataset"])
-        return known.classes if known else tuple(map(str, range(self.recipe.shapes[-1][0])))
+        return known.classes if known and known.classes else tuple(map(str, range(self.recipe.shapes[-1][0])))
 
     def temperature(self, which: str = "last", trained_by: str | None = None) -> float | None:
         """What the outputs are divided by to make probabilities true; None for a run that did not find it.

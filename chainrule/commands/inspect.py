@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chainrule.commands.options import Weights, WhichWeights, WhoseWeights
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, WrongUsage
 
 if TYPE_CHECKING:
     from chainrule.predicting.inspecting import Inspection, Stage
@@ -39,6 +39,10 @@ def inspect(
     from chainrule.predicting.reader import Reader
     from chainrule.preprocessing import NoInk, colour, reading
 
+    if out is not None and out.suffix.lower() != ".png":
+        raise WrongUsage(f"--out {out}: expected a name that ends in .png")
+    if out is not None:
+        files.check(out)
     name = "standard input" if picture == sources.STDIN else picture
     image = reading.decode(sources.content(picture), name)
     reader = Reader(saved.open_run(run), weights, weights_of)
@@ -60,7 +64,7 @@ def inspect(
             (last.seen, _read(last), list(last.off.values())),
             found.full.steps,
         )
-        files.write(out.expanduser(), page)
+        files.write(out, page)
 
 
 def _print(name: str, size: tuple[int, int], found: "Inspection") -> None:

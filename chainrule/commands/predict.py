@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import sys
 from enum import StrEnum
@@ -63,6 +64,8 @@ def predict(
         raise WrongUsage("--json and --csv exclude each other")
     if preprocess is Preprocess.naive and (many or deskew):
         raise WrongUsage(f"--preprocess naive takes no {'--many' if many else '--deskew'}")
+    if out is not None and out.suffix.lower() != ".png":
+        raise WrongUsage(f"--out {out}: expected a name that ends in .png")
     if pictures.count("-") > 1:
         raise WrongUsage("standard input (-) can be read only once")
 
@@ -72,6 +75,10 @@ def predict(
     from chainrule.predicting.pictures import How, read_all
     from chainrule.predicting.reader import Reader
 
+    if out is not None:
+        files.check(out)
+    if show_steps is not None:
+        files.check(show_steps, folder=True)
     reader = Reader(saved.open_run(run), weights, weights_of)
     problems = 0
     names = []
@@ -87,7 +94,7 @@ def predict(
     table = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         table.writerow(_CSV)
-    drawn: dict[str, int] = {}
+    drawn: set[str] = set()
     with threads(1):
         for reading in read_all(reader, names, how):
             if reading.problem is not None:
@@ -107,8 +114,7 @@ def predict(
                     rows.append((reading.picture, answer.image, _called(reading, number), *_shown(answer)))
                 if show_steps is not None:
                     stem = Path(reading.name).stem + (f"-{number}" if many else "")
-                    drawn[stem] = drawn.get(stem, 0) + 1
-                    name = f"{stem}{f'-{drawn[stem]}' if drawn[stem] > 1 else ''}-steps.png"
+                    name = _unused(stem, drawn)
                     _make(show_steps)
                     page = drawing.steps(
                         _called(reading, number), prepared.steps, answer.image, _shown(answer)[0]
@@ -122,7 +128,7 @@ def predict(
         }
         print(json.dumps({**about, "pictures": found}, indent=2))
     if out is not None and rows:
-        files.write(out.expanduser(), drawing.grid(rows))
+        files.write(out, drawing.grid(rows))
     if problems:
         raise ChainruleError(_sum(problems))
 
@@ -141,6 +147,14 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ChainruleError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def _unused(stem: str, drawn: set[str]) -> str:
+    """Return a name for a picture of steps that no other has: files of two folders may be called alike."""
+    names = (f"{stem}{f'-{number}' if number > 1 else ''}-steps.png" for number in itertools.count(1))
+    name = next(name for name in names if name.lower() not in drawn)
+    drawn.add(name.lower())
+    return name
 
 
 def _called(reading: "Reading", number: int) -> str:

@@ -51,6 +51,8 @@ class Reader:
             raise ChainruleError(f"{run.path}: its network takes images of {shape}, not of 28 x 28")
         self.network = run.recipe.build(nn_reference).eval()
         self.network.load_state_dict(saved.load_weights(run, which, trained_by))
+        digits = all(name.isdigit() for name in run.class_names)
+        self.notes = [] if digits else [f"trained on {run.config['dataset']}, not on handwritten digits"]
         self.temperature = run.temperature(which, trained_by)
         self.likeness = Likeness.of_run(run) if likeness else None
 
@@ -74,7 +76,7 @@ class Reader:
         for image, chance, distance, doubt in zip(images, chances, distances, doubts, strict=True):
             order = np.argsort(-chance, kind="stable")
             ranked = [(names[i], float(chance[i])) for i in order]
-            warnings = list(doubt)
+            warnings = [*self.notes, *doubt]
             if ranked[0][1] < UNSURE:
                 (first, likely), (second, less) = ranked[:2]
                 warnings.append(f"unsure: {first} ({likely:.0%}) or {second} ({less:.0%})")

@@ -118,6 +118,7 @@ def _ink(image: "Image", record: _Record, several: bool = False) -> np.ndarray:
     plane = record("level", "the light on the paper taken away", paper.level, plane)
     plane = record("ink up", "ink is light, whichever it was", paper.ink_up, plane)
     ink = record("ink", "parted from the paper (Otsu), its edges still grey", paper.ink, plane)
+    ink = record("no frame", "a box drawn around it taken away", cleaning.without_frame, ink)
     ink = record("no lines", "ruled lines taken away", cleaning.without_lines, ink)
     ink = record("no specks", "specks taken away", cleaning.without_specks, ink)
     if not (ink >= 0.5).any():

@@ -1,4 +1,4 @@
-"""Ink that is no part of a digit: ruled lines, specks, what lies at the edge of a photograph."""
+"""Ink that is no part of a digit: frames, ruled lines, specks, what lies at the edge of a photograph."""
 
 import numpy as np
 from scipy import ndimage
@@ -36,6 +36,35 @@ def _without_level_lines(ink: np.ndarray) -> np.ndarray:
     if left.sum() < 0.1 * mask.sum():
         return ink
     return np.where(ndimage.binary_dilation(lines, _TOUCHING) & ~left, 0, ink).astype(np.float32)
+
+
+def without_frame(ink: np.ndarray) -> np.ndarray:
+    """Take away a box that was drawn around the digits, its corners sharp or round.
+
+    A frame runs along all four sides of its bounding box (a round 0 along less than half of each), and holds
+    other ink that is not small. An angular 0 holds none, and stays.
+    """
+    pieces, count = ndimage.label(ink > 0.25, _TOUCHING)
+    boxes = ndimage.find_objects(pieces) if count > 1 else []
+    for number, box in enumerate(boxes, 1):
+        height, width = (side.stop - side.start for side in box)
+        if min(height, width) < 40:
+            continue
+        held = [
+            max(other[0].stop - other[0].start, other[1].stop - other[1].start)
+            for other in boxes
+            if other is not box
+            and all(o.start > b.start and o.stop < b.stop for o, b in zip(other, box, strict=True))
+        ]
+        if max(held, default=0) < 0.15 * min(height, width):
+            continue
+        frame = pieces[box] == number
+        deep, broad = max(2, height // 12), max(2, width // 12)
+        sides = (frame[:deep].any(0), frame[-deep:].any(0), frame[:, :broad].any(1), frame[:, -broad:].any(1))
+        inside = frame[2 * deep : -2 * deep, 2 * broad : -2 * broad]
+        if min(side.mean() for side in sides) > 0.75 and not inside.any():
+            ink = np.where(ndimage.binary_dilation(pieces == number, _TOUCHING), 0, ink).astype(np.float32)
+    return ink
 
 
 def without_specks(ink: np.ndarray) -> np.ndarray:

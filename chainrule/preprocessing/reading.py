@@ -1,5 +1,6 @@
 """A picture from a file or from bytes, whatever its format and mode, or one line that says why not."""
 
+import codecs
 import io
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # A photograph of today's telephones has up to 50 million pixels, their largest sensors 200 million; only what
-# Pillow can shrink while it decodes (JPEG) may have more of them than this.
+# Pillow can shrink while it decodes (JPEG) may have more of them than this, up to what it calls a bomb.
 MOST_PIXELS = 100_000_000
 # Steps look at a picture of at most this many pixels a side: a digit is 20 pixels high in the end.
 WORKING_SIDE = 384
@@ -112,7 +113,7 @@ def _guess(content: bytes) -> str:
     if b"ftypheic" in content[:32] or b"ftypheix" in content[:32] or b"ftypmif1" in content[:32]:
         return " that Pillow reads, but HEIC: save it as JPEG or PNG"
     try:
-        content[:512].decode("ascii")
+        text = codecs.getincrementaldecoder("utf-8")().decode(content[:512])  # which may end within a letter
     except UnicodeDecodeError:
-        return " of a known format, or damaged from its first bytes on"
-    return ", but text"
+        text = "\0"
+    return " of a known format, or damaged from its first bytes on" if "\0" in text else ", but text"

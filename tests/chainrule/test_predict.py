@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +179,80 @@ def test_wrong_usage(reader, pictures):
     predict(reader, pictures, "--json", "--csv", status=2)
     predict(reader, pictures, "--preprocess", "naive", "--many", status=2)
     predict(reader, "-", "-", status=2)
+    predict(reader, pictures, "--out", pictures / "grid.jpg", status=2)
+    assert run(["inspect", str(pictures / "7.png"), "--run", str(reader), "--out", "why.gif"]) == 2
+
+
+@pytest.mark.parametrize("option", ["--out", "--show-steps"])
+def test_what_cannot_be_written_is_said_before_the_work(
+    reader, pictures, tmp_path, option, capsys, monkeypatch
+):
+    (tmp_path / "folder.png").mkdir()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    capsys.readouterr()
+    for where in (file / "a.png", tmp_path / "folder.png" if option == "--out" else file):
+        predict(reader, pictures, option, where, status=1)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith(f"chainrule: {'' if where.exists() else 'cannot write '}{where}")
+        assert "expected the name" in captured.err or "is a file" in captured.err
+    monkeypatch.setattr(
+        os, "access", lambda _, mode: mode != os.W_OK
+    )  # an administrator may write everywhere
+    predict(reader, pictures, option, tmp_path / "new" / "a.png", status=1)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith(f"no permission to write in {tmp_path}\n")
+    assert file.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+
+
+def test_steps_of_files_called_alike_are_all_kept(reader, tmp_path, capsys):
+    for name in ("a/x.png", "b/x.png", "c/x-2.png"):
+        (tmp_path / name).parent.mkdir()
+        draw(7).save(tmp_path / name)
+    predict(reader, tmp_path / "a", tmp_path / "b", tmp_path / "c", "--show-steps", tmp_path / "steps")
+    assert len(list((tmp_path / "steps").iterdir())) == 3
+
+
+def test_a_folder_and_a_pipe_in_a_folder_are_no_pictures(reader, pictures, capsys):
+    (pictures / "more.png").mkdir()
+    os.mkfifo(pictures / "pipe.png")
+    assert len(as_json(capsys, reader, pictures)) == 3
+
+
+def test_one_argument_that_makes_no_sense_leaves_the_others(reader, pictures, capsys, monkeypatch):
+    real = Path.iterdir
+
+    def refuse(path):
+        if path.name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    (pictures / "secret").mkdir()
+    bad = (pictures / "secret", "~no-such-user/x.png", "a" * 300 + ".png")
+    capsys.readouterr()
+    predict(reader, *bad, pictures / "7.png", "--csv", status=1)
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    lines = captured.err.splitlines()
+    assert lines[0] == f"chainrule: {pictures / 'secret'}: Permission denied"
+    assert "File name too long" in lines[1] + lines[2]
+    assert any(line.startswith("chainrule: ~no-such-user/x.png: No such file") for line in lines)
+
+
+def test_a_run_of_other_things_than_digits_says_so(reader, pictures, tmp_path, capsys):
+    for name, notes in (("fashion-mnist", 1), ("qmnist", 0)):
+        other = tmp_path / name
+        shutil.copytree(reader, other)
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps({**config, "dataset": name}))
+        found = as_json(capsys, other, pictures / "7.png")[0]["digits"][0]
+        said = [warning for warning in found["warnings"] if "not on handwritten digits" in warning]
+        assert len(said) == notes
+        assert len(found["probabilities"]) == 10
 
 
 def test_what_is_unlike_the_training_images_is_said_in_words(reader, tmp_path, capsys):

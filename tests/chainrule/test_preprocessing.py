@@ -154,6 +154,7 @@ def test_every_mode_is_read(mode):
     [
         (b"", "the file is empty"),
         (b"two words", "not a picture, but text"),
+        (("x" + "ü" * 400).encode(), "not a picture, but text"),
         (b"%PDF-1.7\n\xff", "not a picture, but a PDF"),
         (b"<!doctype html><html>", "not a picture, but a web page"),
         (b"\x00\x01\x02\xff" * 40, "not a picture of a known format"),
@@ -250,6 +251,28 @@ def test_ruled_lines_go_and_the_digit_stays():
     for y in (20, 100, 180):
         on.line((0, y, 200, y + 3), fill=(90, 90, 160), width=2)
     assert alike(seen(picture), seen(draw(5, width=9))) > 0.9
+
+
+@pytest.mark.parametrize("corner", [0, 25])
+@pytest.mark.parametrize("turned", [0, 3])
+def test_a_drawn_box_goes_and_the_digit_stays(corner, turned):
+    plain = Image.new("RGB", (320, 300), (240, 240, 235))
+    plain.paste(draw(5), (60, 50))
+    framed = plain.copy()
+    ImageDraw.Draw(framed).rounded_rectangle((30, 25, 290, 275), corner, outline=(20, 20, 30), width=6)
+    framed = framed.rotate(turned, fillcolor=(240, 240, 235))
+    assert alike(seen(framed), seen(plain.rotate(turned, fillcolor=(240, 240, 235)))) > 0.97
+    assert len(preprocessing.prepare_many(framed)) == 1
+
+
+@pytest.mark.parametrize("corner", [0, 40])
+def test_an_angular_0_is_no_box(corner):
+    page = Image.new("L", (200, 200), 255)
+    on = ImageDraw.Draw(page)
+    on.rounded_rectangle((50, 30, 150, 170), corner, outline=0, width=12)
+    clean = seen(page)
+    on.ellipse((96, 96, 101, 101), fill=0)  # a blot in it is no digit
+    assert alike(seen(page), clean) > 0.97
 
 
 def test_specks_and_a_shadow_at_the_edge_are_no_strokes():
