@@ -339,8 +339,37 @@ def _linear_draw(rng: np.random.Generator, i: int) -> Probe:
     return Probe(args, rng.normal(size=(n, outputs)), options, ("weight", "bias"), (), sizes, i, n)
 
 
+def _reshaped_for_transposed(chain: Chain) -> list[Suspect]:
+    """Return the products in which a matrix was brought into shape by reshape where .T belongs."""
+
+    def turned(a: Array) -> Array:
+        return a.reshape(a.shape[::-1])
+
+    def suspect(of: str, wrong: str, make: Callable[[Array, Array, Array], Array]) -> Suspect:
+        def change(p: Probe, t: Any) -> Any:
+            x, weight, g = np.atleast_2d(p.args["x"]), p.args["weight"], np.atleast_2d(p.upstream)
+            return {f"grad of {of}": make(x, weight, g).reshape(p.args[of].shape)}
+
+        return own(
+            "reshaped for transposed",
+            "A matrix was brought into the other shape by reshape, which moves rows into one another; a "
+            "transpose changes rows for columns.",
+            wrong,
+            chain.everything,
+            change,
+        )
+
+    return [
+        suspect("x", "weight.reshape(in, out) for weight.T", lambda x, w, g: g @ turned(w).T),
+        suspect("x", "grad_y.reshape(out, N) for grad_y.T", lambda x, w, g: (w.T @ turned(g)).T),
+        suspect("weight", "grad_y.reshape(out, N) for grad_y.T", lambda x, w, g: turned(g) @ x),
+        suspect("weight", "x.reshape(in, N) for x.T", lambda x, w, g: (turned(x) @ g).T),
+    ]
+
+
 def _linear_extra(chain: Chain) -> list[Suspect]:
     return [
+        *_reshaped_for_transposed(chain),
         own(
             "the bias summed over the outputs",
             "The bias's gradient is summed over the outputs of a row; the rows are what shares the bias.",
@@ -816,6 +845,7 @@ LAYERS = [
         "the linear layer for one sample, y = weight x + bias",
         Link(_affine, "Linear", AFFINE),
         _one_sample,
+        extra=_reshaped_for_transposed,
         aliases=INPUT_OUTPUT,
         explain=ONE_WORDS,
         layouts=(TRANSPOSED,),
