@@ -51,9 +51,11 @@ def _plain(p: Probe) -> bool:
     return all(p.options[key] == value for key, value in CONV_OPTIONS.items())
 
 
-def _windows(p: Probe, kernel: tuple[int, ...]) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
+def _windows(
+    p: Probe, kernel: tuple[int, ...], stride: int | None = None
+) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
     """Give each output pixel and its window of the padded image, in reading order."""
-    stride, step = p.options["stride"], p.options.get("dilation", 1)
+    stride, step = stride or p.options["stride"], p.options.get("dilation", 1)
     for r in range(p.upstream.shape[2]):
         for c in range(p.upstream.shape[3]):
             down, across = (
@@ -118,6 +120,37 @@ def _mean_extra(chain: Chain) -> list[Suspect]:
     return [_overwriting(chain, "AvgPool2d", "AvgPool2d: average overwritten", _mean_part)]
 
 
+def _without_stride(p: Probe) -> dict[str, Array]:
+    """Return the gradients of a backward whose windows are neighbours, whatever the stride."""
+    x, weight, border, groups = p.args["x"], p.args["weight"], p.options["padding"], p.options["groups"]
+    padded = np.pad(x, ((0, 0), (0, 0), (border, border), (border, border)))
+    grad_x, grad_weight = np.zeros_like(padded), np.zeros_like(weight)
+    for (r, c), place in _windows(p, weight.shape[2:], stride=1):
+        g, window = p.upstream[:, :, r, c], padded[:, :, *place]
+        grad_x[:, :, *place] += _conv_part(p, window, g)
+        split = np.einsum(
+            "ngo,ngikl->goikl",
+            g.reshape(len(g), groups, -1),
+            window.reshape(len(g), groups, -1, *window.shape[2:]),
+        )
+        grad_weight += split.reshape(weight.shape)
+    inner = grad_x[:, :, border : border + x.shape[2], border : border + x.shape[3]]
+    return {"grad of x": inner, "grad of weight": grad_weight}
+
+
+def _stride_extra(chain: Chain) -> list[Suspect]:
+    """Return the stride forgotten in the weight's gradient, and in both; in x's alone it is a mutant."""
+    same = next(m for m in mutants_of("Conv2d") if m.name == "Conv2d: stride forgotten")
+
+    def of(where: str, parts: tuple[str, ...]) -> Suspect:
+        def change(p: Probe, t: Any) -> Any:
+            return {name: value for name, value in _without_stride(p).items() if name in parts}
+
+        return own(same.name + where, same.mistake, same.wrong, chain.everything, change)
+
+    return [of("", ("grad of x", "grad of weight")), of(", for the weight", ("grad of weight",))]
+
+
 def _conv_extra(chain: Chain) -> list[Suspect]:
     def convolved(p: Probe) -> Any:
         turned = {**p.args, "weight": p.args["weight"][..., ::-1, ::-1].copy()}
@@ -144,6 +177,7 @@ def _conv_extra(chain: Chain) -> list[Suspect]:
         return {"grad of weight": grad}
 
     return [
+        *_stride_extra(chain),
         _overwriting(chain, "Conv2d", "Conv2d: overwritten where windows overlap", _conv_part),
         own(
             "the kernel turned in the forward",

@@ -562,6 +562,13 @@ def _dropout_extra(chain: Chain) -> list[Suspect]:
             lambda p, t: {"grad of x": p.upstream * (1 - p.args["mask"]) / (1 - p.options["p"])},
         ),
         own(
+            "scaled twice",
+            "The scale 1 / (1 - p) comes in twice: once with the mask, and once more.",
+            "grad_x = grad_y mask / (1 - p)^2",
+            chain.everything,
+            lambda p, t: {"grad of x": p.upstream * p.args["mask"] / (1 - p.options["p"]) ** 2},
+        ),
+        own(
             "scaled, but not masked",
             "The scale is there, but the mask is not: units that were dropped get a gradient.",
             "grad_x = grad_y / (1 - p)",

@@ -187,6 +187,7 @@ ADAM_SLOTS: list[dict[str, Any]] = [
         "adam-second-uncorrected": lambda m, v, t, b1, b2: (m / (1 - b1**t), v),
         "the first moment uncorrected": lambda m, v, t, b1, b2: (m, v / (1 - b2**t)),
         "adam-powers-off-by-one": lambda m, v, t, b1, b2: (m / (1 - b1 ** (t + 1)), v / (1 - b2 ** (t + 1))),
+        "corrected the wrong way": lambda m, v, t, b1, b2: (m * (1 - b1**t), v * (1 - b2**t)),
         "corrected by beta without its power": lambda m, v, t, b1, b2: (m / (1 - b1), v / (1 - b2)),
     },
     {
@@ -377,6 +378,17 @@ def _adam_suspects(kind: str) -> Callable[[], list[Suspect]]:
                 "Only the second moment is corrected for its start at 0.",
                 "m^ = m",
                 last(lambda w, m, v, g, lr, eps, s, t, b1, b2: w - lr * s["m"] / (np.sqrt(v) + eps)),
+            ),
+            of(
+                "corrected the wrong way",
+                "The moments are multiplied by what they should be divided by: they shrink where the "
+                "correction should enlarge them.",
+                "m^ = m (1 - beta1^t), v^ = v (1 - beta2^t)",
+                last(
+                    lambda w, m, v, g, lr, eps, s, t, b1, b2: (
+                        w - lr * (s["m"] * (1 - b1**t)) / (np.sqrt(s["v"] * (1 - b2**t)) + eps)
+                    )
+                ),
             ),
             of(
                 "corrected by beta without its power",

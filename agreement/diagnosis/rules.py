@@ -274,6 +274,17 @@ RULES: list[Rule] = [
         "The gradient of the batch before is still there, and this one is added to it.",
         "grad + the grad of the last batch",
     )(_added),
+    of(
+        "a mask of ReLU that does not belong here",
+        "The gradient is zero wherever the input is not positive, as behind a ReLU; there is none here.",
+        "the gradient [x > 0]",
+    )(
+        lambda c: (
+            c.tensor * (c.probe.args["x"] > 0)
+            if c.name == "grad of x" and c.probe.args["x"].shape == c.tensor.shape
+            else None
+        )
+    ),
     of("absolute values", "Every number has lost its sign.", "|the gradient|")(lambda c: np.abs(c.tensor)),
     of(
         "cut to integers",

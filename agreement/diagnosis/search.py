@@ -180,7 +180,7 @@ class Search:
 
     def _forward_alone(self) -> list[Explanation]:
         """Return the mistakes in forward whose very derivative the gradients are: backward is then right."""
-        found = {}
+        found: dict[str, Explanation] = {}
         for s in self.suspects:
             if self.gives(s, "output") and self.touches(s, "output") and self._is_derivative(s):
                 # What stands behind the semicolon is said of the engine's backward, not of the learner's.
