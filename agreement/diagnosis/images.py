@@ -116,6 +116,14 @@ def _mean_part(p: Probe, window: Array, g: Array) -> Array:
     return np.broadcast_to((g / divisor)[:, :, None, None], window.shape)
 
 
+def _first_pixel(p: Probe) -> Array:
+    border, (height, width) = p.options["padding"], p.args["x"].shape[2:]
+    grad = np.zeros((*p.args["x"].shape[:2], height + 2 * border, width + 2 * border))
+    for (r, c), (down, across) in _windows(p, (1, 1)):
+        grad[:, :, down, across] += p.upstream[:, :, r : r + 1, c : c + 1]
+    return grad[:, :, border : border + height, border : border + width]
+
+
 def _mean_extra(chain: Chain) -> list[Suspect]:
     return [_overwriting(chain, "AvgPool2d", "AvgPool2d: average overwritten", _mean_part)]
 
@@ -336,6 +344,13 @@ def _max_extra(chain: Chain) -> list[Suspect]:
     return [
         _overwriting(chain, "MaxPool2d", "MaxPool2d: maximum overwritten", _winner_part),
         _overwriting(chain, "MaxPool2d", "MaxPool2d: maximum overwritten", _window_part),
+        own(
+            "the first pixel of the window",
+            "The gradient goes to the same corner of every window, whichever pixel was the largest.",
+            "grad_x = grad_y at [0, 0] of the window",
+            chain.everything,
+            lambda p, t: {"grad of x": _first_pixel(p)},
+        ),
         own(
             "all pixels of the window",
             "Every pixel of the window gets the gradient, not the largest alone.",

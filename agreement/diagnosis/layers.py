@@ -352,18 +352,18 @@ def _reshaped_for_transposed(chain: Chain) -> list[Suspect]:
 
         return own(
             "reshaped for transposed",
-            "A matrix was brought into the other shape by reshape, which moves rows into one another; a "
-            "transpose changes rows for columns.",
+            "A matrix was brought into the other shape by reshape: that fits, but cuts its rows into others, "
+            "so that the numbers no longer stand where their indices say.",
             wrong,
             chain.everything,
             change,
         )
 
     return [
-        suspect("x", "weight.reshape(in, out) for weight.T", lambda x, w, g: g @ turned(w).T),
-        suspect("x", "grad_y.reshape(out, N) for grad_y.T", lambda x, w, g: (w.T @ turned(g)).T),
-        suspect("weight", "grad_y.reshape(out, N) for grad_y.T", lambda x, w, g: turned(g) @ x),
-        suspect("weight", "x.reshape(in, N) for x.T", lambda x, w, g: (turned(x) @ g).T),
+        suspect("x", "weight.reshape(in, out)", lambda x, w, g: g @ turned(w).T),
+        suspect("x", "grad_y.reshape(out, N)", lambda x, w, g: (w.T @ turned(g)).T),
+        suspect("weight", "grad_y.reshape(out, N)", lambda x, w, g: turned(g) @ x),
+        suspect("weight", "x.reshape(in, N)", lambda x, w, g: (turned(x) @ g).T),
     ]
 
 
@@ -591,6 +591,17 @@ def _softmax(x: Array, axis: Any) -> Array:
     return e / e.sum(axis, keepdims=True)
 
 
+INPUT_FOR_OUTPUT: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "y (grad_y - sum(grad_y x))": lambda x, y, g: y * (g - (g * x).sum(-1, keepdims=True)),
+    "x (grad_y - sum(grad_y y))": lambda x, y, g: x * (g - (g * y).sum(-1, keepdims=True)),
+    "x (grad_y - sum(grad_y x))": lambda x, y, g: x * (g - (g * x).sum(-1, keepdims=True)),
+}
+
+
+def _input_for_output(f: Callable[[Array, Array, Array], Array]) -> Callable[[Probe, Any], Any]:
+    return lambda p, t: {"grad of x": f(p.args["x"], t["output"], p.upstream)}
+
+
 def _softmax_extra(chain: Chain) -> list[Suspect]:
     def through(s: Array, g: Array, axis: Any) -> Array:
         return s * (g - (g * s).sum(axis, keepdims=True))
@@ -610,6 +621,16 @@ def _softmax_extra(chain: Chain) -> list[Suspect]:
             "y (grad_y - sum(grad_y y)), over everything",
             chain.everything,
             lambda p, t: {"grad of x": through(t["output"], p.upstream, None)},
+        ),
+        *(
+            own(
+                "the input for the output",
+                "The formula is one of the output y, but the input x was put into it.",
+                wrong,
+                chain.everything,
+                _input_for_output(f),
+            )
+            for wrong, f in INPUT_FOR_OUTPUT.items()
         ),
         own(
             "the mean for the sum",

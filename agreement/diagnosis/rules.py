@@ -104,6 +104,12 @@ FACTORS: list[Factor] = [
         lambda p, t: _classes(p),
     ),
     (
+        "the number of columns for the batch size",
+        "The gradient is divided by the number of columns where it should be by that of the rows.",
+        "the gradient N / C",
+        lambda p, t: max(p.batch, 1) / _classes(p),
+    ),
+    (
         "divided by the number of outputs",
         "The gradient is divided by the number of outputs.",
         "the gradient / outputs",
@@ -189,6 +195,17 @@ RULES: list[Rule] = [
         "The local derivative is returned alone; with an upstream gradient of ones nobody sees it.",
         "the gradient for grad_y = 1",
     )(lambda c: c.with_upstream(np.ones(c.probe.upstream.shape))),
+    of(
+        "added for multiplied",
+        "The gradient from above is added to the local derivative; along a chain the factors are multiplied.",
+        "grad_y + dy/dx",
+    )(
+        lambda c: (
+            c.probe.upstream + c.with_upstream(np.ones(c.probe.upstream.shape))
+            if c.probe.upstream.ndim and c.probe.upstream.shape == c.tensor.shape
+            else None
+        )
+    ),
     of(
         "the upstream gradient itself",
         "The gradient from above is handed on as it is: the local derivative is missing.",

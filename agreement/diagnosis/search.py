@@ -185,7 +185,7 @@ class Search:
             if self.gives(s, "output") and self.touches(s, "output") and self._is_derivative(s):
                 # What stands behind the semicolon is said of the engine's backward, not of the learner's.
                 words = f"{s.mistake.split(';')[0].rstrip('.')}. The gradients are right for this forward."
-                found.setdefault(s.name, Explanation((s.name,), (words,), (s.wrong,), tuple(self.wrong)))
+                found.setdefault(s.name, Explanation((s.name,), (words,), (s.wrong,), ("output",)))
         return list(found.values())[:4]
 
     def _is_derivative(self, suspect: Suspect) -> bool:

@@ -148,6 +148,7 @@ def failure(error: BaseException, where: str, path: str) -> dict[str, Any]:
     if isinstance(error, SyntaxError) and error.filename == path:
         line = error.lineno
     message = error.msg if isinstance(error, SyntaxError) else str(error)
+    message = message.replace(os.path.join(os.path.dirname(path), ""), "")  # noqa: PTH118, PTH120
     return {"type": type(error).__name__, "message": message[:300], "where": where, "line": line}
 
 
