@@ -754,7 +754,8 @@ def _norm_draw(images: bool) -> Draw:
             "running_mean": rng.normal(size=channels),
             "running_var": rng.uniform(0.5, 2.0, channels),
         }
-        options = {"training": i != 3, "eps": 1e-5, "momentum": 0.1}
+        # A large eps shows where it stands.
+        options = {"training": i != 3, "eps": 0.3 if i == 2 else 1e-5, "momentum": 0.1}
         sizes = {"num_features": channels}
         return Probe(args, rng.normal(size=shape), options, ("weight", "bias"), RUNNING, sizes, i, shape[0])
 
@@ -774,6 +775,11 @@ def _norm_extra(chain: Chain) -> list[Suspect]:
     def only_in_training(change: Callable[[Probe], Any]) -> Callable[[Probe, Any], Any]:
         return lambda p, t: change(p) if p.options["training"] else {}
 
+    def eps_outside(p: Probe) -> Any:
+        x, _, axes, weight, _, _ = parts(p)
+        normal = (x - x.mean(axes, keepdims=True)) / (x.std(axes, keepdims=True) + p.options["eps"])
+        return {"output": weight * normal + p.args["bias"].reshape(weight.shape)}
+
     def input_gradient(p: Probe, power: int = 1, sums: bool = False, mean: bool = True) -> Array:
         _, g, axes, weight, s, normal = parts(p)
         g = g * weight
@@ -782,6 +788,13 @@ def _norm_extra(chain: Chain) -> list[Suspect]:
         return s**power * (g - first - normal * middle(g * normal, axis=axes, keepdims=True))
 
     return [
+        own(
+            "eps outside the root",
+            "eps is added to the standard deviation; it belongs to the variance, under the root.",
+            "x^ = (x - mean) / (sqrt(var) + eps)",
+            chain.everything,
+            only_in_training(eps_outside),
+        ),
         own(
             "the standard deviation forgotten",
             "The division by the standard deviation in the forward has no counterpart in the backward.",
@@ -850,7 +863,7 @@ NORM_OPTIONS = {"training": True, "eps": 1e-5, "momentum": 0.1}
 
 
 def _norm(kind: str) -> Link:
-    return Link(lambda p: getattr(nn, kind)(p.args["weight"].size), kind, AFFINE)
+    return Link(lambda p: getattr(nn, kind)(p.args["weight"].size, eps=p.options["eps"]), kind, AFFINE)
 
 
 LAYERS = [

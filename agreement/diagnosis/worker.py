@@ -521,6 +521,8 @@ class Operation:
             return
         if len(rest) == 1:
             known.roles["cache"] = [*known.roles.get("cache", ()), rest[0]]
+        elif len(rest) == 2 and not self.job["loss"] and not any(known.role(n, ["upstream"]) for n in needed):
+            pass  # cache and gradient under names that say nothing: by their order
         elif isinstance(cache, tuple) and len(cache) == len(rest) > 1:
             for name, value in zip(rest, cache, strict=True):
                 known.roles[f"cached {name}"] = [name]
