@@ -25,7 +25,7 @@ _SLOW = 3  # times the limit of CPU time, a process may take by the clock (it ma
 class Limits:
     """What the code may use: seconds of CPU, bytes of address space, bytes in one file that it writes."""
 
-    seconds: float = 5.0
+    seconds: float = 4.0
     memory: int = 2 * 2**30
     file_size: int = 16 * 2**20
 

@@ -311,7 +311,7 @@ def _problem(error: Mapping[str, Any], limits: Limits | None = None) -> Problem:
     message = " ".join(str(error["message"]).split())
     if kind == "TooLong":
         seconds = f" {limits.seconds:g} seconds of computing" if limits else " its time"
-        return Problem("time", f"it was stopped after{seconds}: a loop that never ends?{at}", line)
+        return Problem("time", f"it was stopped after{seconds}{at}: a loop that never ends?", line)
     if kind == "MemoryError":
         size = f" of {limits.memory / 2**30:g} GB" if limits else ""
         return Problem("memory", f"{where} needs more memory than its limit{size}{at}", line)

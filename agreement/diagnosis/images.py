@@ -1,5 +1,6 @@
 """The subjects of images: convolution and pooling."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from agreement.diagnosis.chain import Chain, Link, own
 from agreement.diagnosis.layers import AFFINE, layer
 from agreement.diagnosis.subject import Probe, Suspect, batch_first
 from agreement.measures import Array
+from agreement.mutants.operations import mutants_of
 
 CONV_OPTIONS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 CONV_NAMES = {
@@ -49,6 +51,114 @@ def _plain(p: Probe) -> bool:
     return all(p.options[key] == value for key, value in CONV_OPTIONS.items())
 
 
+def _windows(
+    p: Probe, kernel: tuple[int, ...], stride: int | None = None
+) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
+    """Give each output pixel and its window of the padded image, in reading order."""
+    stride, step = stride or p.options["stride"], p.options.get("dilation", 1)
+    for r in range(p.upstream.shape[2]):
+        for c in range(p.upstream.shape[3]):
+            down, across = (
+                slice(k * stride, k * stride + (size - 1) * step + 1, step)
+                for k, size in zip((r, c), kernel, strict=True)
+            )
+            yield (r, c), (down, across)
+
+
+def _overwritten(p: Probe, row: str, part: Callable[[Array, Array], Array]) -> Array:
+    """Return grad_x when each window, in reading order, overwrites what the ones before it gave.
+
+    ``part(window, grad)`` gives the window's gradient from that of its output, (N, C'); NaN: not written.
+    """
+    size, x, border = p.options.get("kernel_size"), p.args["x"], p.options["padding"]
+    kernel = p.args["weight"].shape[2:] if row == "Conv2d" else (size, size)
+    around = ((0, 0), (0, 0), (border, border), (border, border))
+    padded = np.pad(x, around, constant_values=-np.inf if row == "MaxPool2d" else 0.0)
+    canvas = np.zeros_like(padded)
+    for (r, c), place in _windows(p, kernel):
+        found = part(padded[:, :, *place], p.upstream[:, :, r, c])
+        canvas[:, :, *place] = np.where(np.isnan(found), canvas[:, :, *place], found)
+    return canvas[:, :, border : border + x.shape[2], border : border + x.shape[3]]
+
+
+def _overwriting(chain: Chain, row: str, mutant: str, part: Callable[..., Array]) -> Suspect:
+    """Return a mutant's mistake as a loop over the outputs makes it, not one over the kernel."""
+    same = next(m for m in mutants_of(row) if m.name == mutant)
+
+    def change(p: Probe, t: Any) -> Any:
+        return {"grad of x": _overwritten(p, row, lambda window, g: part(p, window, g))}
+
+    return own(same.name, same.mistake, same.wrong, chain.everything, change)
+
+
+def _conv_part(p: Probe, window: Array, g: Array) -> Array:
+    weight, groups = p.args["weight"], p.options["groups"]
+    split = weight.reshape(groups, -1, *weight.shape[1:])
+    found = np.einsum("ngo,goikl->ngikl", g.reshape(len(g), groups, -1), split)
+    return found.reshape(window.shape)
+
+
+def _first_largest(window: Array) -> Array:
+    flat = window.reshape(*window.shape[:2], -1)
+    return (np.arange(flat.shape[-1]) == flat.argmax(-1)[..., None]).reshape(window.shape)
+
+
+def _winner_part(p: Probe, window: Array, g: Array) -> Array:
+    return np.where(_first_largest(window), g[:, :, None, None], np.nan)
+
+
+def _window_part(p: Probe, window: Array, g: Array) -> Array:
+    return np.where(_first_largest(window), g[:, :, None, None], 0.0)
+
+
+def _mean_part(p: Probe, window: Array, g: Array) -> Array:
+    divisor = p.options.get("divisor_override") or window.shape[2] * window.shape[3]
+    return np.broadcast_to((g / divisor)[:, :, None, None], window.shape)
+
+
+def _first_pixel(p: Probe) -> Array:
+    border, (height, width) = p.options["padding"], p.args["x"].shape[2:]
+    grad = np.zeros((*p.args["x"].shape[:2], height + 2 * border, width + 2 * border))
+    for (r, c), (down, across) in _windows(p, (1, 1)):
+        grad[:, :, down, across] += p.upstream[:, :, r : r + 1, c : c + 1]
+    return grad[:, :, border : border + height, border : border + width]
+
+
+def _mean_extra(chain: Chain) -> list[Suspect]:
+    return [_overwriting(chain, "AvgPool2d", "AvgPool2d: average overwritten", _mean_part)]
+
+
+def _without_stride(p: Probe) -> dict[str, Array]:
+    """Return the gradients of a backward whose windows are neighbours, whatever the stride."""
+    x, weight, border, groups = p.args["x"], p.args["weight"], p.options["padding"], p.options["groups"]
+    padded = np.pad(x, ((0, 0), (0, 0), (border, border), (border, border)))
+    grad_x, grad_weight = np.zeros_like(padded), np.zeros_like(weight)
+    for (r, c), place in _windows(p, weight.shape[2:], stride=1):
+        g, window = p.upstream[:, :, r, c], padded[:, :, *place]
+        grad_x[:, :, *place] += _conv_part(p, window, g)
+        split = np.einsum(
+            "ngo,ngikl->goikl",
+            g.reshape(len(g), groups, -1),
+            window.reshape(len(g), groups, -1, *window.shape[2:]),
+        )
+        grad_weight += split.reshape(weight.shape)
+    inner = grad_x[:, :, border : border + x.shape[2], border : border + x.shape[3]]
+    return {"grad of x": inner, "grad of weight": grad_weight}
+
+
+def _stride_extra(chain: Chain) -> list[Suspect]:
+    """Return the stride forgotten in the weight's gradient, and in both; in x's alone it is a mutant."""
+    same = next(m for m in mutants_of("Conv2d") if m.name == "Conv2d: stride forgotten")
+
+    def of(where: str, parts: tuple[str, ...]) -> Suspect:
+        def change(p: Probe, t: Any) -> Any:
+            return {name: value for name, value in _without_stride(p).items() if name in parts}
+
+        return own(same.name + where, same.mistake, same.wrong, chain.everything, change)
+
+    return [of("", ("grad of x", "grad of weight")), of(", for the weight", ("grad of weight",))]
+
+
 def _conv_extra(chain: Chain) -> list[Suspect]:
     def convolved(p: Probe) -> Any:
         turned = {**p.args, "weight": p.args["weight"][..., ::-1, ::-1].copy()}
@@ -75,6 +185,8 @@ def _conv_extra(chain: Chain) -> list[Suspect]:
         return {"grad of weight": grad}
 
     return [
+        *_stride_extra(chain),
+        _overwriting(chain, "Conv2d", "Conv2d: overwritten where windows overlap", _conv_part),
         own(
             "the kernel turned in the forward",
             "Forward slides the kernel turned by 180 degrees: a true convolution, where networks correlate.",
@@ -230,6 +342,15 @@ def _max_extra(chain: Chain) -> list[Suspect]:
         return chain.evaluate(turned)["grad of x"][..., ::-1, ::-1]
 
     return [
+        _overwriting(chain, "MaxPool2d", "MaxPool2d: maximum overwritten", _winner_part),
+        _overwriting(chain, "MaxPool2d", "MaxPool2d: maximum overwritten", _window_part),
+        own(
+            "the first pixel of the window",
+            "The gradient goes to the same corner of every window, whichever pixel was the largest.",
+            "grad_x = grad_y at [0, 0] of the window",
+            chain.everything,
+            lambda p, t: {"grad of x": _first_pixel(p)},
+        ),
         own(
             "all pixels of the window",
             "Every pixel of the window gets the gradient, not the largest alone.",
@@ -321,6 +442,7 @@ IMAGES = [
         Link(_pool("AvgPool2d"), "AvgPool2d", {}),
         _pool_draw("AvgPool2d"),
         variants=6,
+        extra=_mean_extra,
         aliases={**CONV_NAMES, "divisor_override": ["divisor"]},
         options={**POOL_OPTIONS, "stride": 2, "divisor_override": None},
         explain=MEAN_WORDS,

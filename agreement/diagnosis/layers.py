@@ -339,8 +339,37 @@ def _linear_draw(rng: np.random.Generator, i: int) -> Probe:
     return Probe(args, rng.normal(size=(n, outputs)), options, ("weight", "bias"), (), sizes, i, n)
 
 
+def _reshaped_for_transposed(chain: Chain) -> list[Suspect]:
+    """Return the products in which a matrix was brought into shape by reshape where .T belongs."""
+
+    def turned(a: Array) -> Array:
+        return a.reshape(a.shape[::-1])
+
+    def suspect(of: str, wrong: str, make: Callable[[Array, Array, Array], Array]) -> Suspect:
+        def change(p: Probe, t: Any) -> Any:
+            x, weight, g = np.atleast_2d(p.args["x"]), p.args["weight"], np.atleast_2d(p.upstream)
+            return {f"grad of {of}": make(x, weight, g).reshape(p.args[of].shape)}
+
+        return own(
+            "reshaped for transposed",
+            "A matrix was brought into the other shape by reshape: that fits, but cuts its rows into others, "
+            "so that the numbers no longer stand where their indices say.",
+            wrong,
+            chain.everything,
+            change,
+        )
+
+    return [
+        suspect("x", "weight.reshape(in, out)", lambda x, w, g: g @ turned(w).T),
+        suspect("x", "grad_y.reshape(out, N)", lambda x, w, g: (w.T @ turned(g)).T),
+        suspect("weight", "grad_y.reshape(out, N)", lambda x, w, g: turned(g) @ x),
+        suspect("weight", "x.reshape(in, N)", lambda x, w, g: (turned(x) @ g).T),
+    ]
+
+
 def _linear_extra(chain: Chain) -> list[Suspect]:
     return [
+        *_reshaped_for_transposed(chain),
         own(
             "the bias summed over the outputs",
             "The bias's gradient is summed over the outputs of a row; the rows are what shares the bias.",
@@ -533,6 +562,13 @@ def _dropout_extra(chain: Chain) -> list[Suspect]:
             lambda p, t: {"grad of x": p.upstream * (1 - p.args["mask"]) / (1 - p.options["p"])},
         ),
         own(
+            "scaled twice",
+            "The scale 1 / (1 - p) comes in twice: once with the mask, and once more.",
+            "grad_x = grad_y mask / (1 - p)^2",
+            chain.everything,
+            lambda p, t: {"grad of x": p.upstream * p.args["mask"] / (1 - p.options["p"]) ** 2},
+        ),
+        own(
             "scaled, but not masked",
             "The scale is there, but the mask is not: units that were dropped get a gradient.",
             "grad_x = grad_y / (1 - p)",
@@ -555,6 +591,17 @@ def _softmax(x: Array, axis: Any) -> Array:
     return e / e.sum(axis, keepdims=True)
 
 
+INPUT_FOR_OUTPUT: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "y (grad_y - sum(grad_y x))": lambda x, y, g: y * (g - (g * x).sum(-1, keepdims=True)),
+    "x (grad_y - sum(grad_y y))": lambda x, y, g: x * (g - (g * y).sum(-1, keepdims=True)),
+    "x (grad_y - sum(grad_y x))": lambda x, y, g: x * (g - (g * x).sum(-1, keepdims=True)),
+}
+
+
+def _input_for_output(f: Callable[[Array, Array, Array], Array]) -> Callable[[Probe, Any], Any]:
+    return lambda p, t: {"grad of x": f(p.args["x"], t["output"], p.upstream)}
+
+
 def _softmax_extra(chain: Chain) -> list[Suspect]:
     def through(s: Array, g: Array, axis: Any) -> Array:
         return s * (g - (g * s).sum(axis, keepdims=True))
@@ -574,6 +621,16 @@ def _softmax_extra(chain: Chain) -> list[Suspect]:
             "y (grad_y - sum(grad_y y)), over everything",
             chain.everything,
             lambda p, t: {"grad of x": through(t["output"], p.upstream, None)},
+        ),
+        *(
+            own(
+                "the input for the output",
+                "The formula is one of the output y, but the input x was put into it.",
+                wrong,
+                chain.everything,
+                _input_for_output(f),
+            )
+            for wrong, f in INPUT_FOR_OUTPUT.items()
         ),
         own(
             "the mean for the sum",
@@ -697,7 +754,8 @@ def _norm_draw(images: bool) -> Draw:
             "running_mean": rng.normal(size=channels),
             "running_var": rng.uniform(0.5, 2.0, channels),
         }
-        options = {"training": i != 3, "eps": 1e-5, "momentum": 0.1}
+        # A large eps shows where it stands.
+        options = {"training": i != 3, "eps": 0.3 if i == 2 else 1e-5, "momentum": 0.1}
         sizes = {"num_features": channels}
         return Probe(args, rng.normal(size=shape), options, ("weight", "bias"), RUNNING, sizes, i, shape[0])
 
@@ -717,6 +775,11 @@ def _norm_extra(chain: Chain) -> list[Suspect]:
     def only_in_training(change: Callable[[Probe], Any]) -> Callable[[Probe, Any], Any]:
         return lambda p, t: change(p) if p.options["training"] else {}
 
+    def eps_outside(p: Probe) -> Any:
+        x, _, axes, weight, _, _ = parts(p)
+        normal = (x - x.mean(axes, keepdims=True)) / (x.std(axes, keepdims=True) + p.options["eps"])
+        return {"output": weight * normal + p.args["bias"].reshape(weight.shape)}
+
     def input_gradient(p: Probe, power: int = 1, sums: bool = False, mean: bool = True) -> Array:
         _, g, axes, weight, s, normal = parts(p)
         g = g * weight
@@ -725,6 +788,13 @@ def _norm_extra(chain: Chain) -> list[Suspect]:
         return s**power * (g - first - normal * middle(g * normal, axis=axes, keepdims=True))
 
     return [
+        own(
+            "eps outside the root",
+            "eps is added to the standard deviation; it belongs to the variance, under the root.",
+            "x^ = (x - mean) / (sqrt(var) + eps)",
+            chain.everything,
+            only_in_training(eps_outside),
+        ),
         own(
             "the standard deviation forgotten",
             "The division by the standard deviation in the forward has no counterpart in the backward.",
@@ -793,7 +863,7 @@ NORM_OPTIONS = {"training": True, "eps": 1e-5, "momentum": 0.1}
 
 
 def _norm(kind: str) -> Link:
-    return Link(lambda p: getattr(nn, kind)(p.args["weight"].size), kind, AFFINE)
+    return Link(lambda p: getattr(nn, kind)(p.args["weight"].size, eps=p.options["eps"]), kind, AFFINE)
 
 
 LAYERS = [
@@ -816,6 +886,7 @@ LAYERS = [
         "the linear layer for one sample, y = weight x + bias",
         Link(_affine, "Linear", AFFINE),
         _one_sample,
+        extra=_reshaped_for_transposed,
         aliases=INPUT_OUTPUT,
         explain=ONE_WORDS,
         layouts=(TRANSPOSED,),

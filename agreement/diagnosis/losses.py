@@ -219,6 +219,12 @@ def _entropy_extra(chain: Chain) -> list[Suspect]:
             "p[:, labels] - 1",
             lambda p, t, g, probe: {"grad of x": (p - (t.sum(0) > 0)) * g},
         ),
+        of(
+            "the most likely class for the label",
+            "1 is taken off at the class that the network holds most likely, not at the label.",
+            "p - 1 at argmax(p)",
+            lambda p, t, g, probe: {"grad of x": (p - np.eye(p.shape[1])[p.argmax(1)]) * g},
+        ),
         own(
             "the sum for the mean",
             "The losses are added up, not averaged over the batch, in forward and backward.",

@@ -1,5 +1,6 @@
 """The subjects that are updates: some steps of SGD, Adam and AdamW, of given gradients."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +115,115 @@ def _by_hand(name: str, mistake: str, wrong: str, step: Step, evaluate: Any, ran
     return Suspect(name, mistake, wrong, run, Kind.OPTIMIZER, rank)
 
 
+def _two(
+    single: list[Suspect], slots: list[dict[str, Any]], play: Callable[..., Step], evaluate: Any
+) -> list[Suspect]:
+    """Return every two mistakes of different parts of an update, ``play(i, f, j, g)`` being the update.
+
+    A slot holds the mistakes of one part by the name under which ``single`` has their words.
+    """
+    known = {s.name: s for s in single}
+    found = []
+    for i, j in itertools.combinations(range(len(slots)), 2):
+        for (a, f), (b, g) in itertools.product(slots[i].items(), slots[j].items()):
+            if a in known and b in known:
+                one, two = known[a], known[b]
+                words = f"{one.mistake} {two.mistake}", f"{one.wrong}; {two.wrong}"
+                found.append(_by_hand(f"{a} and {b}", *words, play(i, f, j, g), evaluate, rank=5))
+    return found
+
+
+# The parts of SGD: the velocity, then the step.
+SGD_SLOTS: list[dict[str, Any]] = [
+    {
+        "sgd-momentum-dampened": lambda b, g, lr, mu: mu * b + (1 - mu) * g,
+        "sgd-rate-inside-velocity": lambda b, g, lr, mu: mu * b + lr * g,
+        "the velocity not kept": lambda b, g, lr, mu: g,
+        "the momentum on the gradient": lambda b, g, lr, mu: b + mu * g,
+        "the momentum forgotten": lambda b, g, lr, mu: b + g,
+        "the velocity subtracted": lambda b, g, lr, mu: g - mu * b,
+    },
+    {
+        "the step goes uphill": lambda w, b, old, g, lr, mu: w + lr * b,
+        "the learning rate forgotten": lambda w, b, old, g, lr, mu: w - b,
+        "the old velocity": lambda w, b, old, g, lr, mu: w - lr * old,
+        "the momentum once too often": lambda w, b, old, g, lr, mu: w - lr * mu * b,
+        "a look ahead": lambda w, b, old, g, lr, mu: w - lr * (g + mu * b),
+    },
+]
+
+
+def _play_sgd(i: int, velocity: Any, j: int, move: Any) -> Step:
+    def step(m: dict[str, Any], w: Array, g: Array, lr: float, t: int, o: Any) -> Array:
+        old, mu = m.get("b", np.zeros_like(w)), o.get("momentum", 0.0)
+        m["b"] = velocity(old, g, lr, mu)
+        return move(w, m["b"], old, g, lr, mu)
+
+    return step
+
+
+# The parts of Adam: the first moment, the second, their correction, the denominator, the step.
+ADAM_USUAL: list[Any] = [
+    lambda m, g, b1: b1 * m + (1 - b1) * g,
+    lambda v, g, m, b1, b2: b2 * v + (1 - b2) * g * g,
+    lambda m, v, t, b1, b2: (m / (1 - b1**t), v / (1 - b2**t)),
+    lambda v, eps: np.sqrt(v) + eps,
+    lambda w, m, g, below, lr: w - lr * m / below,
+]
+ADAM_SLOTS: list[dict[str, Any]] = [
+    {
+        "the first moment is not an average": lambda m, g, b1: b1 * m + g,
+        "the first moment not kept": lambda m, g, b1: (1 - b1) * g,
+    },
+    {
+        "the second moment is not an average": lambda v, g, m, b1, b2: b2 * v + g * g,
+        "the second moment not kept": lambda v, g, m, b1, b2: (1 - b2) * g * g,
+        "the square of the first moment": lambda v, g, m, b1, b2: b2 * v + (1 - b2) * m * m,
+        "one beta for both": lambda v, g, m, b1, b2: b1 * v + (1 - b1) * g * g,
+        "adam-not-squared": lambda v, g, m, b1, b2: b2 * v + (1 - b2) * np.abs(g),
+    },
+    {
+        "adam-no-bias-correction": lambda m, v, t, b1, b2: (m, v),
+        "adam-second-uncorrected": lambda m, v, t, b1, b2: (m / (1 - b1**t), v),
+        "the first moment uncorrected": lambda m, v, t, b1, b2: (m, v / (1 - b2**t)),
+        "adam-powers-off-by-one": lambda m, v, t, b1, b2: (m / (1 - b1 ** (t + 1)), v / (1 - b2 ** (t + 1))),
+        "corrected the wrong way": lambda m, v, t, b1, b2: (m * (1 - b1**t), v * (1 - b2**t)),
+        "corrected by beta without its power": lambda m, v, t, b1, b2: (m / (1 - b1), v / (1 - b2)),
+    },
+    {
+        "adam-eps-inside-root": lambda v, eps: np.sqrt(v + eps),
+        "the root forgotten": lambda v, eps: v + eps,
+        "eps forgotten": lambda v, eps: np.sqrt(v),
+    },
+    {
+        "the step goes uphill": lambda w, m, g, below, lr: w + lr * m / below,
+        "the gradient for the first moment": lambda w, m, g, below, lr: w - lr * g / below,
+        "the learning rate forgotten": lambda w, m, g, below, lr: w - m / below,
+    },
+]
+
+
+def _play_adam(decoupled: bool) -> Callable[..., Step]:
+    def play(i: int, f: Any, j: int, g_: Any) -> Step:
+        first, second, correct, denominator, move = (
+            f if k == i else g_ if k == j else usual for k, usual in enumerate(ADAM_USUAL)
+        )
+
+        def step(s: dict[str, Any], w: Array, g: Array, lr: float, t: int, o: Any) -> Array:
+            b1, b2, eps = o.get("beta1", 0.9), o.get("beta2", 0.999), o.get("eps", 1e-8)
+            decay = o.get("weight_decay", 0.01 if decoupled else 0.0)
+            w, g = (w - lr * decay * w, g) if decoupled else (w, g + decay * w)
+            zero = np.zeros_like(w)
+            s["m"] = first(s.get("m", zero), g, b1)
+            s["v"] = second(s.get("v", zero), g, s["m"], b1, b2)
+            m, v = correct(s["m"], s["v"], t, b1, b2)
+            return move(w, m, g, denominator(v, eps), lr)
+
+        return step
+
+    return play
+
+
 def _sgd_suspects() -> list[Suspect]:
     evaluate = _evaluate("SGD")
 
@@ -127,7 +237,7 @@ def _sgd_suspects() -> list[Suspect]:
 
         return step
 
-    return [
+    single = [
         *_mutants(("SGD",), evaluate),
         of(
             "the step goes uphill",
@@ -191,6 +301,7 @@ def _sgd_suspects() -> list[Suspect]:
             velocity(lambda b, w, g, lr, mu: (b := g - mu * b, w - lr * b)),
         ),
     ]
+    return single + _two(single, SGD_SLOTS, _play_sgd, evaluate)
 
 
 def _adam_suspects(kind: str) -> Callable[[], list[Suspect]]:
@@ -236,7 +347,7 @@ def _adam_suspects(kind: str) -> Callable[[], list[Suspect]]:
                 w, *hats(s, t, b1, b2), g, lr, eps, s, t, b1, b2
             )
 
-        return [
+        single = [
             *_mutants((kind,), evaluate),
             of(
                 "the root forgotten",
@@ -267,6 +378,17 @@ def _adam_suspects(kind: str) -> Callable[[], list[Suspect]]:
                 "Only the second moment is corrected for its start at 0.",
                 "m^ = m",
                 last(lambda w, m, v, g, lr, eps, s, t, b1, b2: w - lr * s["m"] / (np.sqrt(v) + eps)),
+            ),
+            of(
+                "corrected the wrong way",
+                "The moments are multiplied by what they should be divided by: they shrink where the "
+                "correction should enlarge them.",
+                "m^ = m (1 - beta1^t), v^ = v (1 - beta2^t)",
+                last(
+                    lambda w, m, v, g, lr, eps, s, t, b1, b2: (
+                        w - lr * (s["m"] * (1 - b1**t)) / (np.sqrt(s["v"] * (1 - b2**t)) + eps)
+                    )
+                ),
             ),
             of(
                 "corrected by beta without its power",
@@ -334,6 +456,7 @@ def _adam_suspects(kind: str) -> Callable[[], list[Suspect]]:
                 last(lambda w, m, v, g, lr, eps, *r: w - lr * m / np.sqrt(v)),
             ),
         ]
+        return single + _two(single, ADAM_SLOTS, _play_adam(kind == "AdamW"), evaluate)
 
     return suspects
 

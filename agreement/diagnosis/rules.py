@@ -104,6 +104,12 @@ FACTORS: list[Factor] = [
         lambda p, t: _classes(p),
     ),
     (
+        "the number of columns for the batch size",
+        "The gradient is divided by the number of columns where it should be by that of the rows.",
+        "the gradient N / C",
+        lambda p, t: max(p.batch, 1) / _classes(p),
+    ),
+    (
         "divided by the number of outputs",
         "The gradient is divided by the number of outputs.",
         "the gradient / outputs",
@@ -190,6 +196,17 @@ RULES: list[Rule] = [
         "the gradient for grad_y = 1",
     )(lambda c: c.with_upstream(np.ones(c.probe.upstream.shape))),
     of(
+        "added for multiplied",
+        "The gradient from above is added to the local derivative; along a chain the factors are multiplied.",
+        "grad_y + dy/dx",
+    )(
+        lambda c: (
+            c.probe.upstream + c.with_upstream(np.ones(c.probe.upstream.shape))
+            if c.probe.upstream.ndim and c.probe.upstream.shape == c.tensor.shape
+            else None
+        )
+    ),
+    of(
         "the upstream gradient itself",
         "The gradient from above is handed on as it is: the local derivative is missing.",
         "grad_y",
@@ -274,6 +291,17 @@ RULES: list[Rule] = [
         "The gradient of the batch before is still there, and this one is added to it.",
         "grad + the grad of the last batch",
     )(_added),
+    of(
+        "a mask of ReLU that does not belong here",
+        "The gradient is zero wherever the input is not positive, as behind a ReLU; there is none here.",
+        "the gradient [x > 0]",
+    )(
+        lambda c: (
+            c.tensor * (c.probe.args["x"] > 0)
+            if c.name == "grad of x" and c.probe.args["x"].shape == c.tensor.shape
+            else None
+        )
+    ),
     of("absolute values", "Every number has lost its sign.", "|the gradient|")(lambda c: np.abs(c.tensor)),
     of(
         "cut to integers",

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -50,6 +50,15 @@ def agrees(found: Array | None, expected: Array | None, scale: float = 0.0) -> b
         fits = difference <= TOLERANCE * largest
         both = (np.isnan(found) & np.isnan(expected)) | ((found == expected) & np.isinf(found))
     return bool((fits | both).all())
+
+
+def _is_multiple(array: Array | None, right: Array) -> bool:
+    """Tell whether an array is the right one times a number."""
+    if array is None or array.shape != right.shape or not right.size:
+        return False
+    largest = np.unravel_index(np.abs(right).argmax(), right.shape)
+    with np.errstate(all="ignore"):
+        return bool(right[largest]) and agrees(array, right * (array[largest] / right[largest]))
 
 
 def scale_of(right: Tensors) -> float:
@@ -132,6 +141,8 @@ class Search:
             return [Explanation((s.name,), (s.mistake,), (s.wrong,), tuple(self.wrong)) for s in rated]
         if self.subject.recognise is not None and (seen := self.subject.recognise(self.evidence)):
             return [Explanation((seen[0],), (seen[1],), (seen[2],), tuple(self.wrong))]
+        if "output" in self.wrong and (forward := self._forward_alone()):
+            return forward
         atoms = {name: self._atoms(name) for name in self.wrong}
         if all(atoms.values()) and (found := self._together(atoms)):
             if len(found[0].names) < 2 or self.subject.planned is None:
@@ -165,6 +176,35 @@ class Search:
                     return False
         return rate is not None
 
+    # -- a forward that is wrong, and the backward that belongs to it --------------------------------------
+
+    def _forward_alone(self) -> list[Explanation]:
+        """Return the mistakes in forward whose very derivative the gradients are: backward is then right."""
+        found: dict[str, Explanation] = {}
+        for s in self.suspects:
+            if self.gives(s, "output") and self.touches(s, "output") and self._is_derivative(s):
+                # What stands behind the semicolon is said of the engine's backward, not of the learner's.
+                words = f"{s.mistake.split(';')[0].rstrip('.')}. The gradients are right for this forward."
+                found.setdefault(s.name, Explanation((s.name,), (words,), (s.wrong,), ("output",)))
+        return list(found.values())[:4]
+
+    def _is_derivative(self, suspect: Suspect) -> bool:
+        """Tell whether all gradients that were found are difference quotients of the suspect's output."""
+        for i, e in enumerate(self.evidence):
+            for name in self.names:
+                if name not in e.found or name not in e.right or name.startswith("added"):
+                    continue
+                role = name.removeprefix("grad of ")
+                if not name.startswith("grad of ") or role not in e.probe.args:
+                    made = self.tensors(suspect, i).get(name)
+                elif e.probe.args[role].dtype == np.float64:
+                    made = _quotients(suspect, e.probe, role)
+                else:
+                    return False
+                if not agrees(e.found[name], made, scale_of(e.right)):
+                    return False
+        return True
+
     # -- several mistakes -----------------------------------------------------------------------------------
 
     def _atoms(self, name: str) -> list[tuple[str, str, str, float, Suspect | None]]:
@@ -175,7 +215,7 @@ class Search:
                 atoms.append((s.name, s.mistake, s.wrong, 0.1 * s.rank, s))
         atoms += [(*rule, 0.5, None) for rule in self._rules(name)]
         if not atoms:
-            atoms += [(*rule, 1.5, None) for rule in self._two_factors(name)]
+            atoms += [(*row[:3], 1.5, row[3]) for row in self._two_factors(name)]
         return atoms[: 3 * _MOST]
 
     def touches_first(self, suspect: Suspect, name: str) -> bool:
@@ -248,14 +288,18 @@ class Search:
             other = other or not agrees(made, case.tensor, scale_of(case.right))
         return other
 
-    def _two_factors(self, name: str) -> list[tuple[str, str, str]]:
+    def _two_factors(self, name: str) -> list[tuple[str, str, str, Suspect | None]]:
         """Return a factor after another one, or after a suspect or a rule."""
         tensors = [(c, f) for c, f in self._cases(name) if f is not None]
         if not tensors or name.startswith("changed") or len(tensors) < len(self._cases(name)):
             return []
-        held = []
+        held: list[tuple[str, str, str, Suspect | None]] = []
+        factors_alone = False  # two factors can be had in several ways; one is enough
 
-        def try_with(other: tuple[str, str, str], arrays: Sequence[Array | None]) -> None:
+        def try_with(
+            other: tuple[str, str, str], arrays: Sequence[Array | None], suspect: Suspect | None = None
+        ) -> None:
+            nonlocal factors_alone
             for rule_name, mistake, wrong, factor in FACTORS:
                 if rule_name == other[0]:
                     continue
@@ -263,10 +307,14 @@ class Search:
                     a is not None and agrees(f, factor(c.probe, c.tensor) * a, scale_of(c.right))
                     for a, (c, f) in zip(arrays, tensors, strict=True)
                 )
-                if fits and any(factor(c.probe, c.tensor) != 1 for c, _ in tensors):
-                    held.append(
-                        (f"{other[0]} and {rule_name}", f"{other[1]} {mistake}", f"{other[2]}; {wrong}")
-                    )
+                if not fits or not any(factor(c.probe, c.tensor) != 1 for c, _ in tensors):
+                    continue
+                alone = all(_is_multiple(a, c.tensor) for a, (c, _) in zip(arrays, tensors, strict=True))
+                if alone and factors_alone:
+                    continue
+                factors_alone = factors_alone or alone
+                words = f"{other[0]} and {rule_name}", f"{other[1]} {mistake}", f"{other[2]}; {wrong}"
+                held.append((*words, suspect))
 
         places = [
             i for i in self.order(name) if name in self.evidence[i].found and name in self.evidence[i].right
@@ -274,7 +322,7 @@ class Search:
         for s in self.suspects:
             arrays = [self.tensors(s, i).get(name) for i in places]
             if any(not agrees(a, c.tensor) for a, (c, _) in zip(arrays, tensors, strict=True)):
-                try_with((s.name, s.mistake, s.wrong), arrays)
+                try_with((s.name, s.mistake, s.wrong), arrays, s)
         if held:
             return held
         for rule in RULES:
@@ -291,7 +339,7 @@ class Search:
                 agrees(f, f1(c.probe, c.tensor) * f2(c.probe, c.tensor) * c.tensor, scale_of(c.right))
                 for c, f in tensors
             ):
-                held.append((f"{n1} and {n2}", f"{m1} {m2}", f"{w1}; {w2}"))
+                held.append((f"{n1} and {n2}", f"{m1} {m2}", f"{w1}; {w2}", None))
         return held
 
     def _together(
@@ -369,3 +417,22 @@ class Search:
             ):
                 return False
         return True
+
+
+def _quotients(suspect: Suspect, probe: Probe, role: str, h: float = 1e-5) -> Array | None:
+    """Return the gradient of sum(upstream output) by central differences."""
+    value = probe.args[role]
+    grad = np.zeros(value.shape)
+    for place in np.ndindex(*value.shape):
+        sides = []
+        for sign in (1, -1):
+            moved = value.copy()
+            moved[place] += sign * h
+            try:
+                with np.errstate(all="ignore"):
+                    output = suspect.evaluate(replace(probe, args={**probe.args, role: moved}))["output"]
+            except Exception:
+                return None
+            sides.append(float((output * probe.upstream).sum()))
+        grad[place] = (sides[0] - sides[1]) / (2 * h)
+    return grad

@@ -10,7 +10,7 @@ WIDTH = 100
 def text_of(diagnosis: Diagnosis) -> str:
     """Return all of it, in lines of at most 100 characters but for formulas."""
     lines = [
-        f"{diagnosis.file}: {diagnosis.subject}, {diagnosis.probes} probes"
+        f"{diagnosis.file}: {diagnosis.subject}, {diagnosis.probes} probe{'s' * (diagnosis.probes != 1)}"
         if diagnosis.probes
         else f"{diagnosis.file}: {diagnosis.subject}"
     ]
@@ -21,7 +21,8 @@ def text_of(diagnosis: Diagnosis) -> str:
     if diagnosis.parts:
         lines.append("")
     for problem in diagnosis.problems:
-        lines += _wrapped(f"{problem.words[0].upper()}{problem.words[1:]}.")
+        end = "" if problem.words.endswith("?") else "."
+        lines += _wrapped(f"{problem.words[0].upper()}{problem.words[1:]}{end}")
     if diagnosis.ok:
         lines.append("Everything is right.")
     elif diagnosis.candidates:

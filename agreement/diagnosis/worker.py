@@ -148,6 +148,7 @@ def failure(error: BaseException, where: str, path: str) -> dict[str, Any]:
     if isinstance(error, SyntaxError) and error.filename == path:
         line = error.lineno
     message = error.msg if isinstance(error, SyntaxError) else str(error)
+    message = message.replace(os.path.join(os.path.dirname(path), ""), "")  # noqa: PTH118, PTH120
     return {"type": type(error).__name__, "message": message[:300], "where": where, "line": line}
 
 
@@ -508,6 +509,11 @@ class Operation:
         ]
         rest = [n for n in needed if n not in mapping and known.role(n, ["cache", "upstream"]) is None]
         rest = [n for n in rest if n.lower() not in ("y", "out", "output", "rng")]
+        if not any(known.role(n, ["upstream"]) for n in needed):
+            grads = [n for n in rest if self.means_gradient(n, rest, known)]
+            if len(grads) == 1:
+                known.roles["upstream"] = [*known.roles.get("upstream", ()), grads[0]]
+                rest.remove(grads[0])
         if any(known.role(n, ["cache"]) for n in needed):
             return
         if len(rest) == 1 and not self.job["loss"] and not any(known.role(n, ["upstream"]) for n in needed):
@@ -515,6 +521,8 @@ class Operation:
             return
         if len(rest) == 1:
             known.roles["cache"] = [*known.roles.get("cache", ()), rest[0]]
+        elif len(rest) == 2 and not self.job["loss"] and not any(known.role(n, ["upstream"]) for n in needed):
+            pass  # cache and gradient under names that say nothing: by their order
         elif isinstance(cache, tuple) and len(cache) == len(rest) > 1:
             for name, value in zip(rest, cache, strict=True):
                 known.roles[f"cached {name}"] = [name]
@@ -524,6 +532,13 @@ class Operation:
         for role, aliases in known.roles.items():  # p is then the cache, not the probabilities
             if role not in ("cache", *(f"cached {n}" for n in rest)):
                 known.roles[role] = [a for a in aliases if a not in rest]
+
+    def means_gradient(self, name: str, others: list[str], known: Names) -> bool:
+        """Tell whether a name is that of a gradient: dp beside p, or grad_ and the like before anything."""
+        if re.match(r"(grad|delta|g)_?[A-Z]|(grad|delta|g)_|(grad|delta)\w", name):
+            return True
+        of = re.fullmatch(r"dL?_?d?_?(\w+)", name)
+        return of is not None and (of[1] in others or known.role(of[1], ["output", "x"]) is not None)
 
     def note_changes(self, where: str, given: Any, values: Any, report: Any, mutable: list[str]) -> None:
         """Note which arguments were changed in place."""

@@ -17,7 +17,7 @@ def diagnose(
         str | None,
         typer.Option("--as", help="What it is, as linear or adam.", show_default="the file's name"),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="CPU time that the file may use.")] = 5.0,
+    seconds: Annotated[float, typer.Option(help="CPU time that the file may use.")] = 4.0,
     memory: Annotated[float, typer.Option(help="Memory that the file may use, in GB.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the diagnosis, as JSON.")] = False,
 ) -> None:

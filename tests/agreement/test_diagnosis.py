@@ -190,19 +190,22 @@ def loaded(source):
     return {name: value for name, value in space.items() if not name.startswith("__")}
 
 
-WRONG, RIGHT = list(solutions("wrong.txt")), list(solutions("right.txt"))
+WRONG = {file: list(solutions(file)) for file in ("wrong.txt", "blind.txt")}
+RIGHT = [*solutions("right.txt"), *solutions("blind_right.txt")]
 
 
 def test_there_are_enough_learners():
-    assert len(WRONG) >= 40
-    assert len({subject for subject, _, _ in WRONG}) >= 15
+    for wrong in WRONG.values():
+        assert len(wrong) >= 40
+        assert len({subject for subject, _, _ in wrong}) >= 15
     assert len(RIGHT) >= 15
 
 
-def test_the_mistake_of_a_learner_is_named_first_or_second():
+@pytest.mark.parametrize("file", WRONG)
+def test_the_mistake_of_a_learner_is_named_first_or_second(file):
     first = second = 0
     missed = []
-    for subject, expected, source in WRONG:
+    for subject, expected, source in WRONG[file]:
         found = diagnose(None, subject, code=loaded(source))
         assert not found.ok
         first += names(found)[:1] != [] and names(found)[0] in expected
@@ -210,8 +213,8 @@ def test_the_mistake_of_a_learner_is_named_first_or_second():
         second += hit
         if not hit:
             missed.append((subject, expected, names(found)))
-    assert first >= 0.90 * len(WRONG), missed
-    assert second >= 0.97 * len(WRONG), missed
+    assert first >= 0.90 * len(WRONG[file]), missed
+    assert second >= 0.97 * len(WRONG[file]), missed
 
 
 @pytest.mark.parametrize(("subject", "source"), [(s, t) for s, _, t in RIGHT], ids=[s for s, _, _ in RIGHT])
@@ -319,7 +322,8 @@ def test_code_that_misbehaves_gets_one_clear_line(name, tmp_path):
     body, kind, words = HOSTILE[name]
     file = tmp_path / "relu.py"
     file.write_text(HEAD + body)
-    found = diagnose(file, limits=Limits(seconds=1, memory=2**30))
+    seconds = 10 if kind == "memory" else 1  # to fill a gigabyte takes a busy machine more than one
+    found = diagnose(file, limits=Limits(seconds=seconds, memory=2**30))
     assert not found.ok
     assert [problem.kind for problem in found.problems] == [kind], str(found)
     assert words in found.problems[0].words, str(found)

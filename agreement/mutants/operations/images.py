@@ -63,7 +63,10 @@ def weight_of(cache: conv2d.Cache) -> Array:
     wrong="grad_x[r + i] += weight[k - 1 - i] grad_y[r]",
 )
 def kernel_not_flipped(cache: conv2d.Cache, grad_y: Array, need_grad_x: bool = True) -> Grads:
-    """Forward slides the kernel as it is; backward must slide the kernel turned by 180 degrees."""
+    """In backward the kernel lies the wrong way round: each pixel goes with the weight at the far end.
+
+    Where the kernel slides over grad_y it must be turned; where each window is added in its place, not.
+    """
     _, grad_weight, grad_bias = conv_backward(cache, grad_y, False)
     return conv_input_gradient(cache, grad_y, weight_of(cache)[..., ::-1, ::-1]), grad_weight, grad_bias
 
