@@ -16,9 +16,7 @@ that each worker's Dropout draws from a generator of its own. Worker 0 is the pr
 import math
 import multiprocessing
 import os
-import platform
 import signal
-import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -75,37 +73,45 @@ class Gate:
     """Where workers wait for each other.
 
     They look at each other's count of arrivals, because waking a process takes longer than its part of a
-    step; the longer they wait the less often they look. Processors of other makes than x86 may show one
-    worker's writes to another in another order, so there the system's own barrier is used.
+    step; the longer they wait the less often they look. The lock makes what a worker wrote before it arrived
+    visible to those that have seen it arrive, on every processor.
     """
 
-    def __init__(self, arrivals: np.ndarray, rank: int, barrier: Any) -> None:
+    def __init__(self, arrivals: np.ndarray, rank: int, lock: Any) -> None:
         self._arrivals = arrivals.data.cast("B").cast("q")  # (W, 16): two workers never write to one line
-        self._mine = 16 * rank
-        self._barrier = None if platform.machine().lower() in ("x86_64", "amd64") else barrier
+        self._mine, self._lock = 16 * rank, lock
 
     def meet(self, check: Callable[[], None]) -> None:
         """Return when every worker has called this as often as this one; ``check`` is called now and then."""
-        while self._barrier is not None:
-            try:
-                self._barrier.wait(1.0)
-                return
-            except threading.BrokenBarrierError:
-                check()
-                raise
         arrivals = self._arrivals
+        self._acquire(check)
         arrivals[self._mine] += 1
+        self._lock.release()
         awaited = arrivals[self._mine]
         for other in range(0, len(arrivals), 16):
             looks = 0
             while arrivals[other] < awaited:
                 looks += 1
                 if looks < 5000:
-                    os.sched_yield()
+                    _let_others_run()
                 else:
                     time.sleep(0.0002 if looks < 6000 else 0.005)
                     if looks % 100 == 0:
                         check()
+        self._acquire(check)
+        self._lock.release()
+
+    def _acquire(self, check: Callable[[], None]) -> None:
+        while not self._lock.acquire(timeout=1.0):
+            check()
+
+
+def _let_others_run() -> None:
+    """Give the processor to whoever waits for it; not every system has a call for just that."""
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+    else:
+        time.sleep(0)
 
 
 class Part:
@@ -169,7 +175,7 @@ class Part:
 
 
 def work(
-    recipe: Recipe, seed: int, memory: Memory, rank: int, barrier: Any, connection: Connection, parent: int
+    recipe: Recipe, seed: int, memory: Memory, rank: int, lock: Any, connection: Connection, parent: int
 ) -> None:
     """Be worker ``rank``, until worker 0 says stop or is no longer there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for worker 0, which finishes its step
@@ -179,7 +185,7 @@ def work(
             raise SystemExit(1)
 
     keep_memory()
-    gate = Gate(memory["arrivals"], rank, barrier)
+    gate = Gate(memory["arrivals"], rank, lock)
     weights = memory["weights"].copy()
     part = Part(recipe, seed, memory, rank, gate)
     memory["weights"][...] = weights  # building the network drew the weights of the beginning
@@ -228,8 +234,8 @@ class WorkersEngine(NumpyEngine):
         memory.add("arrivals", (workers, 16), "i8")
         memory.add("results", (workers, 16), "f8")
         memory.add("orders", (5,), "f8")
-        self._barrier = _CONTEXT.Barrier(workers)
-        self._gate = Gate(memory["arrivals"], 0, self._barrier)
+        self._lock = _CONTEXT.Lock()
+        self._gate = Gate(memory["arrivals"], 0, self._lock)
         self._part = Part(recipe, seed, memory, 0, self._gate)
         self._others: list[tuple[Any, Connection]] = []
         self._loaded: dict[int, Any] = {}
@@ -276,7 +282,7 @@ class WorkersEngine(NumpyEngine):
         self._data = data
         for rank in range(1, self._workers):
             mine, theirs = _CONTEXT.Pipe()
-            arguments = (self._recipe, self._seed, shared, rank, self._barrier, theirs, os.getpid())
+            arguments = (self._recipe, self._seed, shared, rank, self._lock, theirs, os.getpid())
             process = _CONTEXT.Process(target=work, args=arguments, daemon=True)
             process.start()
             mine.send(self._loaded.get(rank))

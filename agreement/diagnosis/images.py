@@ -304,20 +304,6 @@ def _pool(kind: str) -> Any:
     return make
 
 
-def _ties(p: Probe) -> Array:
-    """Return a mask of the pixels that are the largest of their window, of windows that do not overlap."""
-    k = p.options["kernel_size"]
-    x = p.args["x"]
-    y = np.full((*x.shape[:2], -(-x.shape[2] // k), -(-x.shape[3] // k)), -np.inf)
-    for i in range(k):
-        for j in range(k):
-            part = x[:, :, i::k, j::k]
-            y[:, :, : part.shape[2], : part.shape[3]] = np.maximum(
-                y[:, :, : part.shape[2], : part.shape[3]], part
-            )
-    return x == np.repeat(np.repeat(y, k, 2), k, 3)[:, :, : x.shape[2], : x.shape[3]]
-
-
 def _max_extra(chain: Chain) -> list[Suspect]:
     def plain(p: Probe) -> bool:
         k = p.options["kernel_size"]

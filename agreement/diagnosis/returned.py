@@ -37,10 +37,6 @@ TEMPLATES = (
 _MOST = 5040  # orders of returned values that are tried
 
 
-class NotArrays(ValueError):
-    """What came back is nothing that gradients can be made of."""
-
-
 def array_of(tree: Any) -> Array | None:
     """Return the array that a message holds, or None."""
     if isinstance(tree, dict) and "array" in tree:
