@@ -382,7 +382,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Draw the medians, on a logarithmic scale: bars, or lines where something grows."""
+    """Draw the ratios as bars, or the medians as lines on logarithmic scales where something grows."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -408,27 +408,26 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         axes[0].legend()
     else:
         figure, axis = plt.subplots(figsize=(9, 1 + 0.22 * len(names) * len(results)), layout="constrained")
-        places, labels_, y = [], [], 0.0
+        places, labels, y = [], [], 0.0
+        against = "torch" if "torch" in names else names[0]
         for result in results:
-            steps = -(-result["images"] // result["batch"])
-            for name, seconds in result["seconds"].items():
-                low, middle, high = (1e6 * q / steps for q in statistics.quantiles(seconds, n=4))
+            times = result["seconds"]
+            for name in names:
+                ratios = [a / b for a, b in zip(times[name], times[against], strict=True)]
+                low, middle, high = statistics.quantiles(ratios, n=4)
                 axis.barh(y, middle, color=colours[name], height=0.8)
                 axis.plot([low, high], [y, y], color="black", linewidth=1)
                 places.append(y)
-                labels_.append(name)
+                labels.append(name)
                 y += 1
-            axis.text(
-                1.02,
-                y - len(names) / 2 - 0.5,
-                f"{result['network']}\nbatch {result['batch']}",
-                transform=axis.get_yaxis_transform(),
-                va="center",
-            )
+            middle_of_group = y - len(names) / 2 - 0.5
+            words = f"{result['network']}\nbatch {result['batch']}"
+            axis.text(1.02, middle_of_group, words, transform=axis.get_yaxis_transform(), va="center")
             y += 0.8
-        axis.set_yticks(places, labels_, fontsize=8)
+        axis.set_yticks(places, labels, fontsize=8)
         axis.invert_yaxis()
-        axis.set(xscale="log", xlabel="a training step, microseconds: median and quartiles")
+        axis.axvline(1, color="black", linewidth=0.5)
+        axis.set(xlabel=f"time of an epoch, of {against}: median and quartiles of the rounds")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
